@@ -1,0 +1,233 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrInterrupted is returned by [Epoch] after it was asked to stop and has checkpointed the step it stopped at.
+var ErrInterrupted = errors.New("interrupted after a checkpoint")
+
+// NotFiniteError says that a step's loss or gradient norm was NaN or infinite. The weights are those before that step.
+type NotFiniteError struct {
+	Step         int64 // 0-based
+	Loss         float32
+	GradNorm     float32
+	LearningRate float64
+	Rows         []int64 // row numbers of the batch
+}
+
+// Error names the step and its numbers; the rows are in the struct.
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("step %d: loss %v, gradient norm %v at learning rate %g", e.Step, e.Loss, e.GradNorm, e.LearningRate)
+}
+
+// Rows is the tokenized training share, e.g. *dataset.Tokens.
+type Rows interface {
+	NumRows() int
+	IDs(i int) []int32 // token ids of the i-th stored row; valid while the source is open
+	Label(i int) int64 // class index
+	Row(i int) int64   // row number in the data set
+}
+
+// State is where a run stands between two steps, beyond weights and moments. It is part of every checkpoint.
+type State struct {
+	Step       int64   `json:"step"`        // optimizer steps done
+	WindowLoss float64 `json:"window_loss"` // sum of the losses since the last logging step
+	WindowSize int64   `json:"window_size"` // their number
+	TotalLoss  float64 `json:"total_loss"`  // sum of the losses of all steps
+	// Time spent in steps, of the run and of the epoch; informative, not part of exactness.
+	Seconds      float64 `json:"seconds"`
+	EpochSeconds float64 `json:"epoch_seconds"`
+}
+
+// Point is one value of a metric at a global step.
+type Point struct {
+	Key       string  `json:"key"`
+	Value     float64 `json:"value"`
+	Step      int64   `json:"step"`
+	Timestamp int64   `json:"timestamp"` // Unix milliseconds
+}
+
+// Progress describes the completed steps of an epoch.
+type Progress struct {
+	Step             int64   // completed steps of the run
+	Percent          float64 // of this epoch
+	SamplesPerSecond float64 // since this call of Epoch began
+	ETA              time.Duration
+}
+
+// Hooks connect an epoch to the world. All are called from the training goroutine, between steps.
+type Hooks struct {
+	Points      func(points []Point)                      // at each logging step
+	Progress    func(Progress)                            // after completed steps, at least every half second
+	Checkpoint  func(ctx context.Context, st State) error // every CheckpointEvery steps, and when interrupted
+	Interrupted <-chan struct{}                           // closed: checkpoint and return ErrInterrupted
+	Every       int64                                     // steps between checkpoints within the epoch; 0: none
+	Now         func() time.Time                          // clock of the points' time stamps
+}
+
+// syncInterval bounds how long the host runs ahead of the device without knowing what became of the steps.
+const syncInterval = 500 * time.Millisecond
+
+// Epoch runs the steps of one epoch (0-based) that st has not done yet, and returns the state after the last.
+// On any error the state returned is that of the last completed step.
+func Epoch(ctx context.Context, eng Engine, plan Plan, rows Rows, epoch int, st State, hooks Hooks) (State, error) {
+	if err := plan.validate(); err != nil {
+		return st, err
+	}
+	first := int64(epoch) * plan.StepsPerEpoch()
+	if st.Step < first || st.Step > first+plan.StepsPerEpoch() {
+		return st, fmt.Errorf("train: epoch %d spans steps %d to %d, but the state is at step %d", epoch+1, first, first+plan.StepsPerEpoch(), st.Step)
+	}
+	r := epochRun{eng: eng, plan: plan, rows: rows, hooks: hooks, st: st, first: first,
+		order: Order(plan.Seed, epoch, plan.NumRows), began: time.Now(), beganAt: st.Step}
+	r.synced = r.began
+	if st.Step == first {
+		r.st.EpochSeconds = 0
+	}
+	for r.issued = st.Step; r.issued < first+plan.StepsPerEpoch(); {
+		if err := r.step(ctx); err != nil {
+			return r.st, err
+		}
+	}
+	return r.st, nil
+}
+
+// epochRun is one call of Epoch.
+type epochRun struct {
+	eng     Engine
+	plan    Plan
+	rows    Rows
+	hooks   Hooks
+	order   []int32
+	first   int64 // global step at which the epoch begins
+	issued  int64 // steps handed to the engine; st.Step of them are known to be complete
+	st      State
+	began   time.Time
+	beganAt int64
+	synced  time.Time
+}
+
+// step issues one step and, where the time has come, waits for the device, logs and checkpoints.
+func (r *epochRun) step(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.interrupted() {
+		return r.interrupt(ctx)
+	}
+	if err := r.eng.Step(ctx, r.issued, r.plan.Schedule.At(r.issued), r.batch(r.issued)); err != nil {
+		return fmt.Errorf("step %d: %w", r.issued, err)
+	}
+	r.issued++
+	logging := r.issued%r.plan.LoggingSteps == 0
+	last := r.issued == r.first+r.plan.StepsPerEpoch()
+	saving := r.hooks.Every > 0 && (r.issued-r.first)%r.hooks.Every == 0 && !last
+	if !logging && !last && !saving && time.Since(r.synced) < syncInterval {
+		return nil
+	}
+	stats, err := r.sync(ctx)
+	if err != nil {
+		return err
+	}
+	if logging {
+		r.log(stats[len(stats)-1])
+	}
+	if saving {
+		return r.hooks.Checkpoint(ctx, r.st)
+	}
+	return nil
+}
+
+// batch collects the rows of a global step.
+func (r *epochRun) batch(step int64) Batch {
+	from, to := r.plan.rowsAt(step - r.first)
+	b := Batch{InputIDs: make([][]int32, 0, to-from), Labels: make([]int64, 0, to-from), Rows: make([]int64, 0, to-from)}
+	for _, i := range r.order[from:to] {
+		b.InputIDs = append(b.InputIDs, r.rows.IDs(int(i)))
+		b.Labels = append(b.Labels, r.rows.Label(int(i)))
+		b.Rows = append(b.Rows, r.rows.Row(int(i)))
+	}
+	return b
+}
+
+// sync waits for the device and takes the completed steps into the state.
+func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
+	stats, err := r.eng.Sync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("after step %d: %w", r.issued, err)
+	}
+	if want := r.issued - r.st.Step; int64(len(stats)) != want {
+		return nil, fmt.Errorf("train: engine reports %d steps, %d were issued", len(stats), want)
+	}
+	now := time.Now()
+	r.st.Seconds += now.Sub(r.synced).Seconds()
+	r.st.EpochSeconds += now.Sub(r.synced).Seconds()
+	r.synced = now
+	for _, s := range stats {
+		if !s.Finite {
+			return nil, &NotFiniteError{Step: s.Step, Loss: s.Loss, GradNorm: s.GradNorm, LearningRate: r.plan.Schedule.At(s.Step), Rows: r.batch(s.Step).Rows}
+		}
+		r.st.Step++
+		r.st.WindowLoss += float64(s.Loss)
+		r.st.WindowSize++
+		r.st.TotalLoss += float64(s.Loss)
+	}
+	r.progress()
+	return stats, nil
+}
+
+// log emits a window as Trainer's _maybe_log_save_evaluate does: the mean loss since the last logging step, which may
+// lie in an earlier epoch, and norm and learning rate of the last step (the rate before the scheduler's update).
+func (r *epochRun) log(last StepStats) {
+	now := r.hooks.Now().UnixMilli()
+	epoch := float64(r.st.Step) / float64(r.plan.StepsPerEpoch())
+	point := func(key string, value float64) Point {
+		return Point{Key: key, Value: value, Step: r.st.Step, Timestamp: now}
+	}
+	r.hooks.Points([]Point{
+		point("loss", r.st.WindowLoss/float64(r.st.WindowSize)),
+		point("grad_norm", float64(last.GradNorm)),
+		point("learning_rate", r.plan.Schedule.At(last.Step)),
+		point("epoch", epoch),
+	})
+	r.st.WindowLoss, r.st.WindowSize = 0, 0
+}
+
+// progress reports what is complete; it is a heartbeat's only source, so that a hung step is silent.
+func (r *epochRun) progress() {
+	done, all := r.st.Step-r.first, r.plan.StepsPerEpoch()
+	elapsed := time.Since(r.began).Seconds()
+	steps := float64(r.st.Step - r.beganAt)
+	p := Progress{Step: r.st.Step, Percent: 100 * float64(done) / float64(all)}
+	if elapsed > 0 && steps > 0 {
+		p.SamplesPerSecond = steps * float64(r.plan.BatchSize) / elapsed
+		p.ETA = time.Duration(float64(all-done) / steps * elapsed * float64(time.Second))
+	}
+	r.hooks.Progress(p)
+}
+
+func (r *epochRun) interrupted() bool {
+	select {
+	case <-r.hooks.Interrupted:
+		return true
+	default:
+		return false
+	}
+}
+
+// interrupt completes what is in flight, checkpoints it, and hands the epoch back.
+func (r *epochRun) interrupt(ctx context.Context) error {
+	if r.issued > r.st.Step {
+		if _, err := r.sync(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.hooks.Checkpoint(ctx, r.st); err != nil {
+		return err
+	}
+	return ErrInterrupted
+}
