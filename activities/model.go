@@ -1,0 +1,214 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/hub"
+	"github.com/duratune/duratune/internal/model"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/safetensors"
+	"github.com/duratune/duratune/internal/tokenizer"
+)
+
+// FetchModelInput names a base model.
+type FetchModelInput struct {
+	Run       Run          `json:"run"`
+	Model     recipe.Model `json:"model"`
+	Labels    []string     `json:"labels"`
+	MaxLength int          `json:"max_length"`
+}
+
+// FetchModelResult is the base model in the store.
+type FetchModelResult struct {
+	Model     artifact.Ref `json:"model"`            // manifest
+	Commit    string       `json:"commit,omitempty"` // hub commit that the revision resolved to
+	ModelType string       `json:"model_type"`       // as in config.json
+}
+
+// Folder is the manifest of a model folder in the store.
+type Folder struct {
+	Source string                  `json:"source"`
+	Commit string                  `json:"commit,omitempty"`
+	Files  map[string]artifact.Ref `json:"files"` // by name
+}
+
+// modelFiles is what may be taken from a model folder; weights come as one file or as shards with an index. Pickles
+// (*.bin) are never read.
+var modelFiles = []string{"config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+	"vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"}
+
+// modelError says what is wrong with a model folder.
+type modelError struct{ source, problem string }
+
+func (e *modelError) Error() string { return fmt.Sprintf("base model %s: %s", e.source, e.problem) }
+
+// FetchModel checks a base model (config, tokenizer, weights) and brings its files into the store, where every worker
+// finds them.
+func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchModelResult, err error) {
+	defer func() { err = edge(err) }()
+	if err := in.Run.guard(ctx); err != nil {
+		return res, err
+	}
+	dir, commit, err := c.locateModel(ctx, in.Model)
+	if err != nil {
+		return res, err
+	}
+	files, err := listModel(in.Model.Base, dir)
+	if err != nil {
+		return res, err
+	}
+	cfg, err := checkModel(in, dir)
+	if err != nil {
+		return res, err
+	}
+	folder := Folder{Source: in.Model.Base, Commit: commit, Files: map[string]artifact.Ref{}}
+	prefix := in.Run.attempt(ctx, in.Run.Key+"/model")
+	for _, name := range files {
+		ref, err := putFile(ctx, c.Store, prefix+"/"+name, filepath.Join(dir, name), func(int64) { beat(ctx, Heartbeat{Phase: "store " + name}) })
+		if err != nil {
+			return res, fmt.Errorf("base model %s: %s: %w", in.Model.Base, name, err)
+		}
+		folder.Files[name] = ref
+	}
+	manifest, err := putManifest(ctx, c.Store, prefix, folder)
+	return FetchModelResult{Model: manifest, Commit: commit, ModelType: cfg.ModelType}, err
+}
+
+// locateModel gives the local folder of a base model, downloaded first if it is on a hub.
+func (c *CPU) locateModel(ctx context.Context, m recipe.Model) (dir, commit string, err error) {
+	if strings.HasPrefix(m.Base, "hf://") {
+		return c.Hub.Model(ctx, m.Base, m.Revision, func(p hub.Progress) { beat(ctx, Heartbeat{Phase: "download " + p.File, Percent: p.Percent()}) })
+	}
+	dir, err = c.Roots.Dir(m.Base)
+	return dir, "", err
+}
+
+// listModel picks the files that matter.
+func listModel(source, dir string) ([]string, error) {
+	var names []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, &modelError{source, "cannot be read: " + err.Error()}
+	}
+	for _, e := range entries {
+		for _, pattern := range modelFiles {
+			if ok, _ := filepath.Match(pattern, e.Name()); ok && !e.IsDir() {
+				names = append(names, e.Name())
+				break
+			}
+		}
+	}
+	return names, nil
+}
+
+// checkModel refuses what the engine or the tokenizer would refuse, before any device waits for it.
+func checkModel(in FetchModelInput, dir string) (model.Config, error) {
+	for _, name := range []string{"config.json", "tokenizer.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return model.Config{}, &modelError{in.Model.Base, name + " is missing"}
+		}
+	}
+	cfg, err := model.LoadConfig(dir, in.Labels)
+	if err != nil {
+		return cfg, err
+	}
+	if in.MaxLength > cfg.MaxLength() {
+		return cfg, &modelError{in.Model.Base, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
+	}
+	tok, err := tokenizer.Load(filepath.Join(dir, "tokenizer.json"))
+	if err != nil {
+		return cfg, err
+	}
+	if tok.VocabSize() > cfg.VocabSize {
+		return cfg, &modelError{in.Model.Base, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.VocabSize)}
+	}
+	weights, err := safetensors.OpenModel(dir)
+	if err != nil {
+		return cfg, err
+	}
+	defer weights.Close()
+	return cfg, cfg.CheckWeights(weights)
+}
+
+// putFile stores a local file.
+func putFile(ctx context.Context, store artifact.Store, key, path string, progress artifact.Progress) (artifact.Ref, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer f.Close()
+	return store.Put(ctx, key, f, progress)
+}
+
+// putManifest stores v as the manifest that makes the objects below prefix real.
+func putManifest(ctx context.Context, store artifact.Store, prefix string, v any) (artifact.Ref, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return artifact.Ref{}, fmt.Errorf("manifest: %w", err)
+	}
+	return store.PutIfAbsent(ctx, prefix+"/manifest.json", body)
+}
+
+// maxManifest bounds what is read of a manifest.
+const maxManifest = 16 << 20
+
+// getManifest reads the manifest that ref names.
+func getManifest[T any](ctx context.Context, store artifact.Store, ref artifact.Ref) (T, error) {
+	var v T
+	r, err := store.Open(ctx, ref)
+	if err != nil {
+		return v, fmt.Errorf("manifest %s: %w", ref.URI, err)
+	}
+	defer r.Close()
+	body, err := io.ReadAll(io.LimitReader(r, maxManifest))
+	if err != nil {
+		return v, fmt.Errorf("manifest %s: %w", ref.URI, err)
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, fmt.Errorf("manifest %s: %w: %w", ref.URI, artifact.ErrCorrupt, err)
+	}
+	return v, nil
+}
+
+// materialize brings the files of a model folder to local disk and returns the folder. It is keyed by the manifest's
+// digest, so that it is downloaded once a worker.
+func materialize(ctx context.Context, store artifact.Store, cacheDir string, ref artifact.Ref) (string, error) {
+	dir := filepath.Join(cacheDir, "models", ref.SHA256)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	folder, err := getManifest[Folder](ctx, store, ref)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), "partial-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temp)
+	for name, file := range folder.Files {
+		path, err := artifact.Fetch(ctx, store, file, filepath.Join(cacheDir, "objects"))
+		if err != nil {
+			return "", fmt.Errorf("base model file %s: %w", name, err)
+		}
+		if err := os.Link(path, filepath.Join(temp, name)); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Rename(temp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return dir, nil
+}

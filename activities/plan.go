@@ -1,0 +1,168 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/duratune/duratune/dataset"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/hub"
+	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// Cluster is what Plan asks the Temporal server.
+type Cluster interface {
+	// Pollers counts the workers that poll a queue for activities.
+	Pollers(ctx context.Context, queue string) (int, error)
+	// HasSearchAttributes reports whether all of the names are registered in the namespace.
+	HasSearchAttributes(ctx context.Context, names ...string) (bool, error)
+}
+
+// CPU holds the activities that need no device.
+type CPU struct {
+	Store    artifact.Store
+	Tracking *mlflow.Client
+	Roots    dataset.Roots
+	Hub      *hub.Client
+	Cluster  Cluster
+	CacheDir string // local disk for downloads
+	UI       string // base address of the Temporal Web UI, for links; may be empty
+	Logger   *slog.Logger
+}
+
+// Tags of an MLflow run beside MLflow's own.
+const (
+	tagWorkflowID    = "duratune.workflow_id"
+	tagWorkflowRunID = "duratune.workflow_run_id"
+	tagWorkflowURL   = "duratune.workflow_url"
+	tagGate          = "gate"
+	tagError         = "duratune.error"
+)
+
+// PlanInput is the raw recipe.
+type PlanInput struct {
+	Run       Run             `json:"run"`
+	Recipe    json.RawMessage `json:"recipe"`
+	StartTime int64           `json:"start_time"` // of the workflow, Unix milliseconds
+	DryRun    bool            `json:"dry_run,omitempty"`
+}
+
+// PlanResult is the frozen recipe and the place the run is tracked at.
+type PlanResult struct {
+	Run              Run           `json:"run"`
+	Recipe           recipe.Recipe `json:"recipe"`
+	RunURL           string        `json:"run_url"` // of the run in MLflow's UI
+	SearchAttributes bool          `json:"search_attributes"`
+	GPUPollers       int           `json:"gpu_pollers"`
+}
+
+// Plan freezes the recipe (strict decoding, defaults, every problem at once), proves that store and tracking server can
+// be used, and opens the MLflow run, which it finds by the run's key if an earlier attempt made it. A dry run stops
+// after the first of these.
+func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error) {
+	defer func() { err = edge(err) }()
+	r, err := recipe.Decode(in.Recipe)
+	if err != nil {
+		return res, err
+	}
+	if err := r.Validate(); err != nil {
+		return res, err
+	}
+	res = PlanResult{Run: in.Run, Recipe: r}
+	if in.DryRun {
+		return res, nil
+	}
+	if err := c.Store.Check(ctx); err != nil {
+		return res, fmt.Errorf("artifact store: %w", err)
+	}
+	if _, err := c.Tracking.CheckHealth(ctx); err != nil {
+		return res, fmt.Errorf("tracking server: %w", err)
+	}
+	if res.GPUPollers, err = c.Cluster.Pollers(ctx, GPUQueue); err != nil {
+		return res, fmt.Errorf("workers on %s: %w", GPUQueue, err)
+	}
+	if res.SearchAttributes, err = c.Cluster.HasSearchAttributes(ctx, "DuratuneModel", "DuratuneAccuracy"); err != nil {
+		return res, fmt.Errorf("search attributes: %w", err)
+	}
+	return res, c.openRun(ctx, in, &res)
+}
+
+// openRun finds or creates experiment and run, and records the recipe in it.
+func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error {
+	r := res.Recipe
+	experiment, err := c.Tracking.EnsureExperiment(ctx, r.Experiment)
+	if err != nil {
+		return err
+	}
+	info := activity.GetInfo(ctx)
+	tags := map[string]string{
+		mlflow.TagSourceName: "duratune", mlflow.TagSourceType: "JOB",
+		tagWorkflowID: info.WorkflowExecution.ID, tagWorkflowRunID: in.Run.WorkflowRunID,
+	}
+	if c.UI != "" {
+		tags[tagWorkflowURL] = fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s", c.UI, info.WorkflowNamespace, info.WorkflowExecution.ID, in.Run.WorkflowRunID)
+	}
+	run, err := c.Tracking.EnsureRun(ctx, mlflow.RunSpec{ExperimentID: experiment.ID, Name: r.Name, Key: in.Run.Key, StartTime: in.StartTime, Tags: tags})
+	if err != nil {
+		return err
+	}
+	if owner := run.Tags[tagWorkflowRunID]; owner != "" && owner != in.Run.WorkflowRunID {
+		return &forkError{owner: owner, workflow: info.WorkflowExecution.ID}
+	}
+	res.Run.MLflowRunID, res.Run.ExperimentID = run.ID, experiment.ID
+	res.RunURL = fmt.Sprintf("%s/#/experiments/%s/runs/%s", c.Tracking.TrackingURI(), experiment.ID, run.ID)
+	if err := c.Tracking.LogBatch(ctx, run.ID, mlflow.Batch{Params: params(r)}); err != nil {
+		return err
+	}
+	body, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("recipe: %w", err)
+	}
+	return c.upload(ctx, run.ArtifactURI, "recipe.json", body)
+}
+
+// params are the recipe by the names that Trainer and MLflow's autologging use.
+func params(r recipe.Recipe) map[string]string {
+	t := r.Train
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+	return map[string]string{
+		"num_train_epochs": strconv.Itoa(t.Epochs), "per_device_train_batch_size": strconv.Itoa(t.BatchSize),
+		"per_device_eval_batch_size": strconv.Itoa(t.EvalBatchSize), "gradient_accumulation_steps": strconv.Itoa(t.GradientAccumulationSteps),
+		"learning_rate": number(t.LearningRate), "lr_scheduler_type": t.Schedule, "warmup_steps": strconv.Itoa(t.WarmupSteps), "warmup_ratio": number(t.WarmupRatio),
+		"weight_decay": number(t.WeightDecay), "adam_beta1": number(t.AdamBeta1), "adam_beta2": number(t.AdamBeta2), "adam_epsilon": number(t.AdamEpsilon),
+		"max_grad_norm": number(t.MaxGradNorm), "label_smoothing_factor": number(t.LabelSmoothing), "logging_steps": strconv.Itoa(t.LoggingSteps),
+		"precision": t.Precision, "seed": strconv.FormatInt(t.Seed, 10), "max_length": strconv.Itoa(r.Tokenizer.MaxLength), "padding": r.Tokenizer.Padding,
+		"base_model": r.Model.Base, "model_revision": r.Model.Revision, "data_source": r.Data.Source, "test_fraction": number(r.Data.TestFraction),
+		"split_seed": strconv.FormatInt(r.Data.SplitSeed, 10), "shuffle_seed": strconv.FormatInt(r.Data.ShuffleSeed, 10),
+		"id2label": id2label(r.Data.Labels),
+	}
+}
+
+// id2label prints the mapping as Python prints a dict.
+func id2label(labels []string) string {
+	parts := make([]string, len(labels))
+	for i, l := range labels {
+		parts[i] = fmt.Sprintf("%d: '%s'", i, l)
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+// push returns how points of a run reach MLflow.
+func push(tracking *mlflow.Client, run Run) pushFunc {
+	return func(ctx context.Context, points []train.Point) error {
+		metrics := make([]mlflow.Metric, len(points))
+		for i, p := range points {
+			metrics[i] = mlflow.Metric{Key: p.Key, Value: p.Value, Step: p.Step, Timestamp: p.Timestamp}
+		}
+		return tracking.LogBatch(ctx, run.MLflowRunID, mlflow.Batch{Metrics: slices.Clone(metrics)})
+	}
+}

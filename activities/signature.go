@@ -1,0 +1,61 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// InferSignatureInput is the model and the texts to run through it.
+type InferSignatureInput struct {
+	Session
+	Checkpoint artifact.Ref     `json:"checkpoint"`
+	Signature  recipe.Signature `json:"signature"`
+}
+
+// Prediction is one output of the text-classification pipeline.
+type Prediction struct {
+	Label string  `json:"label"`
+	Score float64 `json:"score"` // probability of the label
+}
+
+// InferSignatureResult is the signature and the outputs it was inferred from.
+type InferSignatureResult struct {
+	Signature mlflow.Signature `json:"signature"`
+	Outputs   []Prediction     `json:"outputs"` // of the recipe's signature inputs
+	Example   []Prediction     `json:"example"` // of its input example
+}
+
+// InferSignature runs the recipe's inputs through the trained model and describes inputs, outputs and params as Python's
+// infer_signature(inputs, outputs, params=model_config) does.
+func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res InferSignatureResult, err error) {
+	defer func() { err = edge(err) }()
+	if err := in.Run.guard(ctx); err != nil {
+		return res, err
+	}
+	beat(ctx, Heartbeat{Phase: "infer signature"})
+	eng, err := g.engine(ctx, in.Session, in.Checkpoint, false)
+	if err != nil {
+		return res, err
+	}
+	texts := append(append([]string{}, in.Signature.Inputs...), in.Signature.InputExample...)
+	logits, err := g.classify(ctx, eng, in.Session, texts)
+	if err != nil {
+		g.drop()
+		return res, fmt.Errorf("signature inputs: %w", err)
+	}
+	predictions := make([]Prediction, len(logits))
+	for i, row := range logits {
+		p := train.Softmax(row)
+		best := train.Argmax(p)
+		predictions[i] = Prediction{Label: in.Labels[best], Score: p[best]}
+	}
+	n := len(in.Signature.Inputs)
+	res.Outputs, res.Example = predictions[:n], predictions[n:]
+	res.Signature = mlflow.TextClassificationSignature(in.Signature.ModelConfig.BatchSize)
+	return res, nil
+}

@@ -1,0 +1,33 @@
+//go:build torch
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"go.temporal.io/sdk/worker"
+
+	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/engine"
+	"github.com/duratune/duratune/workers"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "gpu worker:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	base, err := workers.Connect(os.Getenv)
+	if err != nil {
+		return err
+	}
+	defer base.Temporal.Close()
+	// One slot: the queue hands a device one activity at a time.
+	w := base.New(activities.GPUQueue, os.Getenv, worker.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
+	w.RegisterActivity(&activities.GPU{Store: base.Store, Tracking: base.Tracking, Open: engine.Open, CacheDir: base.CacheDir, Logger: base.Logger})
+	return w.Run(worker.InterruptCh())
+}

@@ -1,0 +1,103 @@
+package workers
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	sdklog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/mlflow"
+)
+
+// deployment is the worker deployment that both workers belong to.
+const deployment = "duratune"
+
+// stopTimeout lets a draining worker finish a step and a checkpoint before it exits.
+const stopTimeout = 60 * time.Second
+
+// heartbeatThrottle bounds how late a cancelled activity hears of it, so that a device is free in about five seconds.
+const heartbeatThrottle = 2 * time.Second
+
+// Base is what both workers hold.
+type Base struct {
+	Temporal client.Client
+	Store    artifact.Store
+	Tracking *mlflow.Client
+	CacheDir string
+	UI       string
+	Logger   *slog.Logger
+
+	namespace string
+}
+
+// Connect reads the environment and connects to Temporal, store and tracking server:
+//
+//	TEMPORAL_*            as the SDK's envconfig takes them (address, namespace, TLS, API key)
+//	DURATUNE_STORE        s3://bucket/prefix of the runs' artifacts; AWS_* as the AWS SDK takes them
+//	MLFLOW_*              as MLflow's Python client takes them
+//	DURATUNE_CACHE        local folder for downloads
+//	DURATUNE_TEMPORAL_UI  base address of the Temporal Web UI, for links
+//	DURATUNE_BUILD_ID     switches worker versioning on
+func Connect(getenv func(string) string) (*Base, error) {
+	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	slog.SetDefault(logger)
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return nil, fmt.Errorf("temporal configuration: %w", err)
+	}
+	options.Logger = sdklog.NewStructuredLogger(logger)
+	b := &Base{Logger: logger, UI: getenv("DURATUNE_TEMPORAL_UI"), namespace: options.Namespace}
+	if b.namespace == "" {
+		b.namespace = client.DefaultNamespace
+	}
+	if b.CacheDir = getenv("DURATUNE_CACHE"); b.CacheDir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("DURATUNE_CACHE is not set: %w", err)
+		}
+		b.CacheDir = filepath.Join(user, "duratune", "worker")
+	}
+	if err := os.MkdirAll(b.CacheDir, 0o755); err != nil {
+		return nil, fmt.Errorf("DURATUNE_CACHE: %w", err)
+	}
+	if b.Store, err = openStore(getenv); err != nil {
+		return nil, err
+	}
+	config, err := mlflow.ConfigFromEnv(getenv)
+	if err != nil {
+		return nil, err
+	}
+	if b.Tracking, err = mlflow.New(config); err != nil {
+		return nil, err
+	}
+	if b.Temporal, err = client.Dial(options); err != nil {
+		return nil, fmt.Errorf("temporal at %s: %w", options.HostPort, err)
+	}
+	return b, nil
+}
+
+// Cluster answers Plan's questions to the Temporal server.
+func (b *Base) Cluster() activities.Cluster { return cluster{client: b.Temporal, namespace: b.namespace} }
+
+// New makes a worker for a queue. Registration is by explicit names only.
+func (b *Base) New(queue string, getenv func(string) string, options worker.Options) worker.Worker {
+	options.DisableRegistrationAliasing = true
+	options.WorkerStopTimeout = stopTimeout
+	options.MaxHeartbeatThrottleInterval = heartbeatThrottle
+	options.DefaultHeartbeatThrottleInterval = heartbeatThrottle
+	if id := getenv("DURATUNE_BUILD_ID"); id != "" {
+		options.DeploymentOptions = worker.DeploymentOptions{UseVersioning: true,
+			Version:                   worker.WorkerDeploymentVersion{DeploymentName: deployment, BuildID: id},
+			DefaultVersioningBehavior: workflow.VersioningBehaviorPinned}
+	}
+	return worker.New(b.Temporal, queue, options)
+}

@@ -1,0 +1,66 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+)
+
+// StatusQuery is the name of the query that answers with [Status].
+const StatusQuery = "status"
+
+// Status is the answer to the status query.
+type Status struct {
+	Name         string  `json:"name"`
+	Phase        string  `json:"phase"`
+	Epoch        int     `json:"epoch"` // 1-based; 0 before training
+	Epochs       int     `json:"epochs"`
+	BestAccuracy float64 `json:"best_accuracy"`
+	MLflowRunID  string  `json:"mlflow_run_id"`
+	Warning      string  `json:"warning,omitempty"`
+}
+
+// Search attributes, used only where the server has them registered.
+var (
+	searchModel    = temporal.NewSearchAttributeKeyKeyword("DuratuneModel")
+	searchAccuracy = temporal.NewSearchAttributeKeyFloat64("DuratuneAccuracy")
+)
+
+// say sets the phase and shows it with the epoch table as the workflow's current details in the Web UI.
+func (r *run) say(ctx workflow.Context, phase string) {
+	r.status.Phase = phase
+	workflow.SetCurrentDetails(ctx, r.details())
+}
+
+// details is Markdown.
+func (r *run) details() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s**\n", r.status.Phase)
+	if r.status.Warning != "" {
+		fmt.Fprintf(&b, "\n%s\n", r.status.Warning)
+	}
+	if len(r.result.Epochs) > 0 {
+		b.WriteString("\n| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |\n")
+	}
+	for _, e := range r.result.Epochs {
+		fmt.Fprintf(&b, "| %d | %.4f | %.4f | %.4f | %.4f | %.1f |\n", e.Epoch, e.TrainLoss, e.EvalLoss, e.Accuracy, e.F1, e.Seconds)
+	}
+	if r.result.MLflowRunURL != "" {
+		fmt.Fprintf(&b, "\n[MLflow run](%s)\n", r.result.MLflowRunURL)
+	}
+	return b.String()
+}
+
+// remember stores what people look for where they look for it: memo and, if registered, search attributes.
+func (r *run) remember(ctx workflow.Context) error {
+	memo := map[string]any{"recipe": r.recipe.Name, "mlflow_run_id": r.id.MLflowRunID, "best_accuracy": r.status.BestAccuracy}
+	if err := workflow.UpsertMemo(ctx, memo); err != nil {
+		return err
+	}
+	if !r.searchAttrs {
+		return nil
+	}
+	return workflow.UpsertTypedSearchAttributes(ctx, searchModel.ValueSet(r.recipe.Name), searchAccuracy.ValueSet(r.status.BestAccuracy))
+}

@@ -1,0 +1,282 @@
+package workflows
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/recipe"
+)
+
+// run is the state of one FineTune execution; each step takes what earlier steps left here and adds its own.
+type run struct {
+	id          activities.Run
+	mlflow      bool // Plan may have opened an MLflow run
+	recipe      recipe.Recipe
+	searchAttrs bool // the server knows ours; an unknown one would fail the workflow task for ever
+	overtime    bool // limits.max_wall_time is over
+
+	model       activities.FetchModelResult
+	train, test activities.TokenizeResult
+	split       activities.LoadSplitResult
+	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
+	microStep   int          // rows a forward pass; halved when the device is out of memory
+	last        activities.ValidateResult
+	signature   activities.InferSignatureResult
+
+	status Status
+	result Result
+}
+
+var (
+	cpuActivity *activities.CPU
+	gpuActivity *activities.GPU
+)
+
+// identify derives the identity of a run from what a reset or a retry of the workflow does not change.
+func identify(ctx workflow.Context) activities.Run {
+	info := workflow.GetInfo(ctx)
+	sum := sha256.Sum256([]byte(info.Namespace + "\x00" + info.WorkflowExecution.ID + "\x00" + info.FirstRunID))
+	return activities.Run{Key: hex.EncodeToString(sum[:]), WorkflowRunID: info.WorkflowExecution.RunID}
+}
+
+// newRun answers the status query before anything can block.
+func newRun(ctx workflow.Context) (*run, error) {
+	r := &run{id: identify(ctx)}
+	r.say(ctx, "plan")
+	return r, workflow.SetQueryHandler(ctx, StatusQuery, func() (Status, error) { return r.status, nil })
+}
+
+// plan freezes the recipe and opens the MLflow run.
+func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
+	var plan activities.PlanResult
+	err := workflow.ExecuteActivity(quick(ctx, "plan"), cpuActivity.Plan, activities.PlanInput{Recipe: raw, Run: r.id}).Get(ctx, &plan)
+	r.mlflow = !hasType(err, activities.TypeInvalidRecipe) && !hasType(err, activities.TypeForkByReset)
+	if err != nil {
+		return err
+	}
+	r.id, r.recipe, r.searchAttrs = plan.Run, plan.Recipe, plan.SearchAttributes
+	r.microStep = plan.Recipe.Train.BatchSize
+	r.result = Result{MLflowRunID: plan.Run.MLflowRunID, MLflowRunURL: plan.RunURL, ExperimentID: plan.Run.ExperimentID, Epochs: []Epoch{}}
+	r.status.Name, r.status.Epochs, r.status.MLflowRunID = plan.Recipe.Name, plan.Recipe.Train.Epochs, plan.Run.MLflowRunID
+	if plan.GPUPollers == 0 {
+		r.status.Warning = "0 pollers on " + activities.GPUQueue + ": start a GPU worker"
+	}
+	return r.remember(ctx)
+}
+
+// prepare brings model and data into the store and turns text into tokens. Model and data do not wait for each other.
+func (r *run) prepare(ctx workflow.Context) error {
+	r.say(ctx, "load data and base model")
+	model := workflow.ExecuteActivity(bulk(ctx, "fetch "+r.recipe.Model.Base), cpuActivity.FetchModel,
+		activities.FetchModelInput{Run: r.id, Model: r.recipe.Model, Labels: r.recipe.Data.Labels, MaxLength: r.recipe.Tokenizer.MaxLength})
+	split := workflow.ExecuteActivity(bulk(ctx, "load and split "+r.recipe.Data.Source), cpuActivity.LoadSplit,
+		activities.LoadSplitInput{Run: r.id, Data: r.recipe.Data})
+	if err := errors.Join(model.Get(ctx, &r.model), split.Get(ctx, &r.split)); err != nil {
+		return first(err)
+	}
+	r.say(ctx, "tokenize")
+	tokenize := func(name string, share activities.Share) workflow.Future {
+		return workflow.ExecuteActivity(bulk(ctx, "tokenize "+name), cpuActivity.Tokenize,
+			activities.TokenizeInput{Run: r.id, Share: share, Model: r.model.Model, MaxLength: r.recipe.Tokenizer.MaxLength})
+	}
+	train, test := tokenize("train", r.split.Train), tokenize("test", r.split.Test)
+	return first(errors.Join(train.Get(ctx, &r.train), test.Get(ctx, &r.test)))
+}
+
+// session is what every activity on a device needs to know of the run.
+func (r *run) session(epoch int) activities.Session {
+	return activities.Session{Run: r.id, Epoch: epoch, Model: r.model.Model, Labels: r.recipe.Data.Labels,
+		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep}
+}
+
+// trainEpoch trains one epoch from the last checkpoint, with smaller forward passes each time memory does not suffice.
+func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
+	name := fmt.Sprintf("epoch %d/%d", epoch, r.recipe.Train.Epochs)
+	r.status.Epoch = epoch
+	r.say(ctx, "train "+name)
+	for {
+		var res activities.TrainEpochResult
+		err := workflow.ExecuteActivity(gpu(ctx, name), gpuActivity.TrainEpoch, activities.TrainEpochInput{
+			Session: r.session(epoch), Tokens: r.train.Tokens, Checkpoint: r.checkpoint, Every: r.recipe.Checkpoint,
+		}).Get(ctx, &res)
+		if hasType(err, activities.TypeDeviceOutOfMemory) && r.microStep > 1 {
+			r.microStep = (r.microStep + 1) / 2
+			r.status.Warning = fmt.Sprintf("device out of memory: %d rows a forward pass from now on", r.microStep)
+			r.say(ctx, "train "+name)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.checkpoint = res.Checkpoint
+		r.result.Epochs = append(r.result.Epochs, Epoch{Epoch: epoch, TrainLoss: res.TrainLoss, Seconds: res.Seconds})
+		return nil
+	}
+}
+
+// validate evaluates the last checkpoint; after the last epoch it also tries the recipe's labelled examples.
+func (r *run) validate(ctx workflow.Context, epoch int) error {
+	r.say(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs))
+	in := activities.ValidateInput{Session: r.session(epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
+	if epoch == r.recipe.Train.Epochs {
+		in.Examples = r.recipe.Examples
+	}
+	if err := workflow.ExecuteActivity(gpu(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs)), gpuActivity.Validate, in).Get(ctx, &r.last); err != nil {
+		return err
+	}
+	row := &r.result.Epochs[len(r.result.Epochs)-1]
+	row.EvalLoss, row.Accuracy, row.F1 = r.last.Loss, r.last.Accuracy, r.last.F1
+	r.status.BestAccuracy = max(r.status.BestAccuracy, r.last.Accuracy)
+	if err := r.remember(ctx); err != nil {
+		return err
+	}
+	if len(r.last.Missed) > 0 {
+		return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
+	}
+	return nil
+}
+
+// inferSignature runs the recipe's inputs through the trained model.
+func (r *run) inferSignature(ctx workflow.Context) error {
+	r.say(ctx, "infer signature")
+	return workflow.ExecuteActivity(gpu(ctx, "infer signature"), gpuActivity.InferSignature, activities.InferSignatureInput{
+		Session: r.session(r.recipe.Train.Epochs), Checkpoint: r.checkpoint, Signature: r.recipe.Signature,
+	}).Get(ctx, &r.signature)
+}
+
+// logModel writes the model into the training's own MLflow run.
+func (r *run) logModel(ctx workflow.Context) error {
+	r.say(ctx, "log model")
+	var res activities.LogModelResult
+	err := workflow.ExecuteActivity(bulk(ctx, "log model "+r.recipe.Tracking.ModelName), cpuActivity.LogModel, activities.LogModelInput{
+		Run: r.id, Recipe: r.recipe, Model: r.model.Model, Checkpoint: r.checkpoint, Signature: r.signature, Eval: r.last.Metrics,
+	}).Get(ctx, &res)
+	r.result.ModelID, r.result.ModelURI = res.ModelID, res.ModelURI
+	return err
+}
+
+// loadTest loads what was logged, as its users will, and refuses it where it misses the recipe's limits.
+func (r *run) loadTest(ctx workflow.Context) error {
+	r.say(ctx, "load test")
+	if err := workflow.ExecuteActivity(gpu(ctx, "load test "+r.result.ModelURI), gpuActivity.LoadTest, activities.LoadTestInput{
+		Session: r.session(r.recipe.Train.Epochs), ModelURI: r.result.ModelURI, Texts: r.split.Test, Predictions: r.last.Predictions,
+		Tokens: r.test.Tokens, Limits: r.recipe.LoadTest,
+	}).Get(ctx, &r.result.LoadTest); err != nil {
+		return err
+	}
+	if !r.result.LoadTest.Passed {
+		return temporal.NewNonRetryableApplicationError("load test of "+r.result.ModelURI+": "+strings.Join(r.result.LoadTest.Reasons, "; "), activities.TypeLoadTestFailed, nil)
+	}
+	return nil
+}
+
+// promote registers the tested model. Another promotion of the same model holds the workflow id: wait for it to end.
+func (r *run) promote(ctx workflow.Context) error {
+	model := r.recipe.Tracking.RegisteredModel
+	if model == "" {
+		return nil
+	}
+	r.say(ctx, "promote")
+	in := activities.PromoteInput{Run: r.id, ModelID: r.result.ModelID, RegisteredModel: model, Alias: r.recipe.Tracking.Alias}
+	for {
+		var res activities.PromoteResult
+		err := workflow.ExecuteChildWorkflow(promotion(ctx, model), PromoteType, in).Get(ctx, &res)
+		if temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+			if err := workflow.Sleep(ctx, 5*time.Second); err != nil {
+				return err
+			}
+			continue
+		}
+		r.result.RegisteredModel, r.result.Version, r.result.Alias = model, res.Version, res.Alias
+		return err
+	}
+}
+
+// bounded returns a context that ends with limits.max_wall_time.
+func (r *run) bounded(ctx workflow.Context) (workflow.Context, workflow.CancelFunc) {
+	ctx, cancel := workflow.WithCancel(ctx)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		if workflow.NewTimer(ctx, time.Duration(r.recipe.Limits.MaxWallTime)).Get(ctx, nil) == nil {
+			r.overtime = true
+			cancel()
+		}
+	})
+	return ctx, cancel
+}
+
+// close tells MLflow how the run ended, whatever happened, and gives the workflow's error its final form.
+func (r *run) close(ctx workflow.Context, err error) error {
+	if r.overtime {
+		limit := time.Duration(r.recipe.Limits.MaxWallTime)
+		err = temporal.NewNonRetryableApplicationError(fmt.Sprintf("limits.max_wall_time of %s is over", limit), activities.TypeTimeLimit, err)
+	}
+	status := activities.RunFinished
+	switch {
+	case temporal.IsCanceledError(err):
+		status = activities.RunKilled
+	case hasType(err, activities.TypeLoadTestFailed):
+		// The training is complete and its figures stand; only the gate refused the model.
+	case err != nil:
+		status = activities.RunFailed
+	}
+	if !r.mlflow || hasType(err, activities.TypeForkByReset) {
+		return err
+	}
+	r.say(ctx, "close")
+	cctx, cancel := cleanup(ctx, "close run: "+status)
+	defer cancel()
+	in := activities.CloseRunInput{Run: r.id, Status: status, Gate: r.gate(err), Error: message(err)}
+	if cerr := workflow.ExecuteActivity(cctx, cpuActivity.CloseRun, in).Get(cctx, nil); cerr != nil && err == nil {
+		return cerr
+	}
+	r.say(cctx, map[bool]string{true: "completed", false: "failed"}[err == nil])
+	return err
+}
+
+// gate is the load test's verdict for the MLflow run, or "" where it was not reached.
+func (r *run) gate(err error) string {
+	switch {
+	case hasType(err, activities.TypeLoadTestFailed):
+		return "failed"
+	case r.result.LoadTest.Passed:
+		return "passed"
+	}
+	return ""
+}
+
+// hasType reports whether err carries an application error of the type, at any depth.
+func hasType(err error, name string) bool {
+	var app *temporal.ApplicationError
+	return errors.As(err, &app) && app.Type() == name
+}
+
+// message is the innermost application error's message, which names what is wrong and where.
+func message(err error) string {
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		return app.Message()
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// first unwraps a joined error to its first part: a workflow fails with one failure, which must keep its type.
+func first(err error) error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()[0]
+	}
+	return err
+}
