@@ -102,7 +102,7 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 	if it.done() {
 		return s.toolPath(name, versions[name]), nil
 	}
-	unlock, err := lock(ctx, filepath.Join(o.Cache, ".setup.lock"), s.out)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -131,16 +130,16 @@ func atLeast(text string, major, minor int) bool {
 	return gotMajor > major || gotMajor == major && gotMinor >= minor
 }
 
-// lock takes the lock file at path, which two set-ups may want at once; it says so when it has to wait. The lock dies
-// with the process.
-func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err error) {
+// Lock takes the lock file at path, which is made if need be; where it has to wait it calls wait once. The lock dies with
+// the process.
+func Lock(ctx context.Context, path string, wait func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("setup: open the lock: %w", err)
 	}
 	poll := time.NewTicker(200 * time.Millisecond)
 	defer poll.Stop()
-	for said := false; ; {
+	for waited := false; ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return func() { _ = f.Close() }, nil // closing gives the lock back
@@ -149,9 +148,9 @@ func lock(ctx context.Context, path string, out io.Writer) (unlock func(), err e
 			_ = f.Close()
 			return nil, fmt.Errorf("setup: lock %s: %w", path, err)
 		}
-		if !said {
-			fmt.Fprintln(out, "setup: waiting for another set-up to finish")
-			said = true
+		if !waited {
+			wait()
+			waited = true
 		}
 		select {
 		case <-poll.C:

@@ -93,7 +93,7 @@ func Run(ctx context.Context, o Options) (Paths, error) {
 	if err := checkMachine(ctx, o.Cache, todo); err != nil {
 		return Paths{}, err
 	}
-	unlock, err := lock(ctx, filepath.Join(o.Cache, ".setup.lock"), s.out)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return Paths{}, err
 	}
@@ -115,6 +115,12 @@ type session struct {
 	pipTemp string // parent of the environment that downloads wheels, removed at the end
 	pipPath string
 	pipErr  error
+}
+
+func (s *session) lock(ctx context.Context) (unlock func(), err error) {
+	return Lock(ctx, filepath.Join(s.Cache, ".setup.lock"), func() {
+		fmt.Fprintln(s.out, "setup: waiting for another set-up to finish")
+	})
 }
 
 // missing returns the items that are not in place.

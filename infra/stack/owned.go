@@ -1,0 +1,118 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// lockFile is locked by the instance's supervisor as long as it lives, and holds its process id.
+func lockFile(state string) string { return filepath.Join(state, "supervisor.lock") }
+
+// lockInstance makes this process the instance's supervisor.
+func lockInstance(state string) (unlock func(), err error) {
+	f, err := os.OpenFile(lockFile(state), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("stack: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("stack: %s: %w", state, ErrRunning)
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("stack: %w", err)
+	}
+	return func() { _ = f.Close() }, nil // closing gives the lock back
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
+}
+
+// running reports whether a supervisor of the instance lives.
+func running(state string) bool {
+	f, err := os.OpenFile(lockFile(state), os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // gives the lock back, if it was free
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+}
+
+// owned lists the living processes that carry the instance's marker, this one excepted.
+func owned(state string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("stack: %w", err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && pid != os.Getpid() && isOwned(state, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// isOwned reads the environment that the process was started with; those of other users cannot be read, and a process
+// that has ended has none.
+func isOwned(state string, pid int) bool {
+	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return false
+	}
+	in := Instance{State: state}
+	return slices.ContainsFunc(bytes.Split(env, []byte{0}), func(kv []byte) bool { return string(kv) == in.mark() })
+}
+
+// signalOwn sends a signal to the process of this id if it belongs to the instance. The handle is taken before the check,
+// so that the signal cannot reach another process that has been given the id since.
+func signalOwn(state string, pid int, sig os.Signal) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return fmt.Errorf("stack: %w", err)
+	}
+	defer p.Release()
+	if !isOwned(state, pid) {
+		return nil
+	}
+	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stack: signal process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// sweep ends the processes of the instance that no supervisor looks after: the children of one that was killed.
+func sweep(ctx context.Context, state string) error {
+	const grace = 5 * time.Second
+	start := time.Now()
+	for sig := syscall.SIGTERM; ; {
+		pids, err := owned(state)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			if err := signalOwn(state, pid, sig); err != nil {
+				return err
+			}
+		}
+		if time.Since(start) > grace {
+			sig = syscall.SIGKILL
+		}
+		select {
+		case <-time.After(probeEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
