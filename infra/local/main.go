@@ -36,14 +36,14 @@ DURATUNE_PORT_S3 (7070), DURATUNE_PORT_MLFLOW (5050); 0 is a free one.
 
 // verbs are what the program can do, by name.
 var verbs = map[string]func(*app, context.Context, []string) error{
-	"setup":  (*app).setupVerb,
-	"up":     (*app).upVerb,
-	"down":   (*app).downVerb,
-	"status": (*app).statusVerb,
-	"logs":   (*app).logsVerb,
-	//"run":               (*app).runVerb,
-	//"follow":            (*app).followVerb,
-	//"validate":          (*app).validateVerb,
+	"setup":     (*app).setupVerb,
+	"up":        (*app).upVerb,
+	"down":      (*app).downVerb,
+	"status":    (*app).statusVerb,
+	"logs":      (*app).logsVerb,
+	"run":       (*app).runVerb,
+	"follow":    (*app).followVerb,
+	"validate":  (*app).validateVerb,
 	"env":       (*app).envVerb,
 	"build-env": (*app).buildEnvVerb,
 	"tool":      (*app).toolVerb,

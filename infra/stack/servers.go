@@ -31,7 +31,7 @@ const (
 
 const (
 	serverGrace = 10 * time.Second
-	workerGrace = 60 * time.Second // a GPU worker commits a checkpoint when it is told to stop
+	workerGrace = 75 * time.Second // longer than a worker takes to commit a checkpoint and hand its work back
 )
 
 // servers are the processes that the workers need.
