@@ -203,8 +203,9 @@ func (c *Client) downloadFile(ctx context.Context, root *os.Root, artifactURI, r
 	return n, err
 }
 
-// cleanRel reports whether p is a non-empty relative path without dot segments.
-func cleanRel(p string) bool { return fs.ValidPath(p) && p != "." && !strings.Contains(p, `\`) }
+// cleanRel reports whether p is a non-empty relative path without dot segments, and without what the server refuses
+// (#) or decodes a second time (%).
+func cleanRel(p string) bool { return fs.ValidPath(p) && p != "." && !strings.ContainsAny(p, `\#%`) }
 
 // owner finds the model or run in an artifact URI: MLflow lays files out as
 // <location>/models/<model id>/artifacts and <location>/<run id>/artifacts.
