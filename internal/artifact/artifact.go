@@ -2,31 +2,15 @@
 //
 // A [Ref] names an object together with its digest, so that whoever reads it knows that it is
 // the object that was meant. Objects are written once: a large object goes up unconditionally below the
-// attempt's own prefix, and a small manifest, written last with [Store.PutIfAbsent], makes it real.
+// attempt's own prefix, and a small manifest, written last with [Store.PutIfAbsent], makes it real. [Open] finds the
+// Store that a URI names; [Fetch] keeps downloads in a folder by their digest.
 // The same conformance suite (artifacttest) runs against every Store.
 package artifact
 
 import (
 	"context"
-	"errors"
 	"io"
 	"iter"
-)
-
-// Sentinels that every Store returns, wrapped with the operation and the key.
-var (
-	// ErrNotFound says that the key does not exist (a missing bucket is ErrUnavailable or ErrDenied, never this).
-	ErrNotFound = errors.New("object not found")
-	// ErrExists is returned by PutIfAbsent when the key holds other bytes.
-	ErrExists = errors.New("object exists with other content")
-	// ErrCorrupt says that the bytes read do not have the digest or the size of the Ref.
-	ErrCorrupt = errors.New("object does not match its digest")
-	// ErrInvalidKey says that a key is empty, has an empty or dot segment, or is not valid UTF-8.
-	ErrInvalidKey = errors.New("invalid key")
-	// ErrDenied says that the store refused the credentials or the permission; retrying does not help.
-	ErrDenied = errors.New("access denied")
-	// ErrUnavailable says that the store could not be reached or failed for a passing reason; retrying may help.
-	ErrUnavailable = errors.New("store unavailable")
 )
 
 // Ref names an immutable object by place and content. It is small enough to enter a workflow history.
@@ -50,16 +34,19 @@ type Progress func(done int64)
 
 // Store is a flat name space of immutable objects.
 //
-// Keys are slash-separated, relative to the store's root, and a key is never a prefix (by segments) of another.
+// Keys are slash-separated, relative to the store's root, and a key is never a prefix (by segments) of another. A key has
+// at most 1024 bytes of printable UTF-8 and its segments at most 255; none is empty, "." or "..", and the first does not
+// begin with a dot. [CheckKey] holds every store to it, since what one store keeps apart another may overwrite.
 // All methods may be called concurrently, honour ctx, and may be repeated after an error.
 type Store interface {
 	// Put writes body under key, replacing what was there, and returns its Ref. It reads body from its current
-	// position to its end, twice at most (digest, upload).
+	// position to its end.
 	Put(ctx context.Context, key string, body io.ReadSeeker, progress Progress) (Ref, error)
 	// PutIfAbsent writes a small body unless key exists. If it exists with the same bytes, its Ref is returned as if
 	// this call had written it; with other bytes the error is ErrExists.
 	PutIfAbsent(ctx context.Context, key string, body []byte) (Ref, error)
-	// Open reads an object. The reader returns ErrCorrupt instead of io.EOF if size or digest differ from ref's.
+	// Open reads an object. The reader returns ErrCorrupt instead of io.EOF if size or digest differ from ref's. A ref
+	// whose URI lies outside this store is ErrInvalidKey.
 	Open(ctx context.Context, ref Ref) (io.ReadCloser, error)
 	// Get reads the object at key whole, up to limit bytes (more is ErrCorrupt), with its Ref.
 	Get(ctx context.Context, key string, limit int64) ([]byte, Ref, error)
@@ -69,6 +56,7 @@ type Store interface {
 	Delete(ctx context.Context, keys ...string) error
 	// AbortUploads ends unfinished multipart uploads below prefix and returns how many there were.
 	AbortUploads(ctx context.Context, prefix string) (int, error)
-	// Check proves that the store can be reached and that the credentials may list, write and delete in it.
+	// Check proves that the store can be reached, that the credentials may list, write and delete in it, and that it
+	// honours PutIfAbsent, without which a zombie could overwrite a manifest.
 	Check(ctx context.Context) error
 }
