@@ -27,7 +27,7 @@ const (
 // The URI may say which configuration and split are meant; the defaults are the card's default configuration (or the
 // only one) and train (or the only split). Files come from the revision itself or, where main holds no Parquet, from
 // the branch with the hub's own conversion; the commit is then of that branch, and works as a revision too.
-func (c *Client) Dataset(ctx context.Context, uri, revision string, progress Progress) (files, labels []string, commit string, err error) {
+func (c *Client) Dataset(ctx context.Context, uri, revision string, progress ProgressFunc) (files, labels []string, commit string, err error) {
 	snap, u, err := c.open(ctx, TypeDataset, uri, revision)
 	if err != nil {
 		return nil, nil, "", err

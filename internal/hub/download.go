@@ -12,24 +12,39 @@ import (
 	"time"
 )
 
-// Progress is told how many bytes of a transfer are here, of how many; it may be nil. Calls come from one goroutine.
-type Progress func(done, total int64)
+// Progress says how far a download of one or more files is.
+type Progress struct {
+	File  string // the file at hand, as a path in the repository
+	Done  int64  // bytes that are here, of all files
+	Total int64  // bytes of all files
+}
+
+// Percent is Done as a share of Total, 0 to 100.
+func (p Progress) Percent() float64 {
+	if p.Total == 0 {
+		return 100
+	}
+	return 100 * float64(p.Done) / float64(p.Total)
+}
+
+// ProgressFunc is called as bytes arrive, from one goroutine at a time; it may be nil.
+type ProgressFunc func(Progress)
 
 // Download fetches files of snap into dir (under their own paths), which is made if it is missing. What the cache holds
 // is not fetched again. On an error the files that are whole stay, and a part that is sound is kept for the next call.
-func (c *Client) Download(ctx context.Context, snap *Snapshot, files []File, dir string, progress Progress) error {
+func (c *Client) Download(ctx context.Context, snap *Snapshot, files []File, dir string, progress ProgressFunc) error {
 	var before, total int64
 	for _, f := range files {
 		total += f.Size
 	}
 	if progress == nil {
-		progress = func(int64, int64) {}
+		progress = func(Progress) {}
 	}
 	for _, f := range files {
 		if err := f.check(); err != nil {
 			return &Error{Op: "download", Repo: snap.Name, Revision: snap.Commit, Kind: ErrInvalid, Detail: err.Error()}
 		}
-		blob, err := c.fetch(ctx, snap, f, func(done int64) { progress(before+done, total) })
+		blob, err := c.fetch(ctx, snap, f, func(done int64) { progress(Progress{f.Path, before + done, total}) })
 		if err != nil {
 			return err
 		}
@@ -37,7 +52,7 @@ func (c *Client) Download(ctx context.Context, snap *Snapshot, files []File, dir
 			return err
 		}
 		before += f.Size
-		progress(before, total)
+		progress(Progress{f.Path, before, total})
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ var shardRE = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
 // Model brings a model into the cache and returns its folder (config.json, safetensors weights, tokenizer files) and
 // the commit it is of. revision counts where uri has none; a commit always counts. The folder is shared and must not be
 // changed. Errors are of type [*Error], or from the file system.
-func (c *Client) Model(ctx context.Context, uri, revision string, progress Progress) (dir, commit string, err error) {
+func (c *Client) Model(ctx context.Context, uri, revision string, progress ProgressFunc) (dir, commit string, err error) {
 	snap, _, err := c.open(ctx, TypeModel, uri, revision)
 	if err != nil {
 		return "", "", err

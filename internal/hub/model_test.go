@@ -25,11 +25,11 @@ func wantModel() map[string]string {
 func TestModel(t *testing.T) {
 	f := newFixture(t)
 	var done, total int64
-	dir, commit, err := f.client.Model(t.Context(), modelURI, "main", func(d, n int64) {
-		if d < done || d > n {
-			t.Errorf("progress went from %d to %d of %d", done, d, n)
+	dir, commit, err := f.client.Model(t.Context(), modelURI, "main", func(p hub.Progress) {
+		if p.Done < done || p.Done > p.Total || p.File == "" || p.Percent() > 100 {
+			t.Errorf("progress went from %d to %+v", done, p)
 		}
-		done, total = d, n
+		done, total = p.Done, p.Total
 	})
 	if err != nil {
 		t.Fatal(err)
