@@ -56,6 +56,6 @@ func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res I
 	}
 	n := len(in.Signature.Inputs)
 	res.Outputs, res.Example = predictions[:n], predictions[n:]
-	res.Signature = mlflow.TextClassificationSignature(in.Signature.ModelConfig.BatchSize)
+	res.Signature = mlflow.TextClassification(in.Signature.ModelConfig.BatchSize)
 	return res, nil
 }

@@ -86,7 +86,9 @@ func Connect(getenv func(string) string) (*Base, error) {
 }
 
 // Cluster answers Plan's questions to the Temporal server.
-func (b *Base) Cluster() activities.Cluster { return cluster{client: b.Temporal, namespace: b.namespace} }
+func (b *Base) Cluster() activities.Cluster {
+	return cluster{client: b.Temporal, namespace: b.namespace}
+}
 
 // New makes a worker for a queue. Registration is by explicit names only.
 func (b *Base) New(queue string, getenv func(string) string, options worker.Options) worker.Worker {

@@ -59,7 +59,7 @@ func newRun(ctx workflow.Context) (*run, error) {
 // plan freezes the recipe and opens the MLflow run.
 func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 	var plan activities.PlanResult
-	err := workflow.ExecuteActivity(quick(ctx, "plan"), cpuActivity.Plan, activities.PlanInput{Recipe: raw, Run: r.id}).Get(ctx, &plan)
+	err := workflow.ExecuteActivity(quick(ctx, "plan"), cpuActivity.Plan, activities.PlanInput{Recipe: raw, Run: r.id, StartTime: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}).Get(ctx, &plan)
 	r.mlflow = !hasType(err, activities.TypeInvalidRecipe) && !hasType(err, activities.TypeForkByReset)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func (r *run) logModel(ctx workflow.Context) error {
 	r.say(ctx, "log model")
 	var res activities.LogModelResult
 	err := workflow.ExecuteActivity(bulk(ctx, "log model "+r.recipe.Tracking.ModelName), cpuActivity.LogModel, activities.LogModelInput{
-		Run: r.id, Recipe: r.recipe, Model: r.model.Model, Checkpoint: r.checkpoint, Signature: r.signature, Eval: r.last.Metrics,
+		Run: r.id, Recipe: r.recipe, Model: r.model.Model, Checkpoint: r.checkpoint, Signature: r.signature, Created: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli(),
 	}).Get(ctx, &res)
 	r.result.ModelID, r.result.ModelURI = res.ModelID, res.ModelURI
 	return err

@@ -1,0 +1,230 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/duratune/duratune/dataset"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/loadtest"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/safetensors"
+	"github.com/duratune/duratune/internal/tokenizer"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// LoadTestInput is a logged model and what it must live up to.
+type LoadTestInput struct {
+	Session
+	ModelURI    string          `json:"model_uri"`   // models:/m-…
+	Tokens      artifact.Ref    `json:"tokens"`      // manifest of the held-out share, tokenized
+	Texts       Share           `json:"texts"`       // the held-out share, for traffic
+	Predictions artifact.Ref    `json:"predictions"` // of the trained model
+	Limits      recipe.LoadTest `json:"limits"`
+}
+
+// LoadTestResult is the gate's verdict. A missed limit is a result, not an error: trying again would not help.
+type LoadTestResult struct {
+	Passed       bool     `json:"passed"`
+	Reasons      []string `json:"reasons,omitempty"` // why it did not pass
+	Requests     int      `json:"requests"`
+	Errors       int      `json:"errors"`
+	P50          float64  `json:"p50_ms"`
+	P95          float64  `json:"p95_ms"`
+	P99          float64  `json:"p99_ms"`
+	Throughput   float64  `json:"throughput"`     // completed requests a second
+	Compared     int      `json:"compared"`       // held-out rows scored by both models
+	MaxScoreDiff float64  `json:"max_score_diff"` // largest difference of a probability
+}
+
+// compareRows bounds how many held-out rows are scored again.
+const compareRows = 2048
+
+// scoreTolerance is how far a probability may be off: the same weights in batches of other shapes.
+var scoreTolerance = map[string]float64{"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
+
+// LoadTest loads the logged model as its users will, by its models:/ URI from the tracking server, compares its labels and
+// scores with the trained model's, and then sends it traffic at the recipe's rate.
+func (g *GPU) LoadTest(ctx context.Context, in LoadTestInput) (res LoadTestResult, err error) {
+	defer func() { err = edge(err) }()
+	if err := in.Run.guard(ctx); err != nil {
+		return res, err
+	}
+	g.drop() // training is over: its memory belongs to the model under test
+	dir, err := os.MkdirTemp(g.CacheDir, "load-test-")
+	if err != nil {
+		return res, err
+	}
+	defer os.RemoveAll(dir)
+	m, err := g.openLogged(ctx, in, dir)
+	if err != nil {
+		return res, err
+	}
+	defer m.engine.Close()
+	if err := g.compare(ctx, in, m, &res); err != nil || len(res.Reasons) > 0 {
+		return res, err
+	}
+	if err := g.traffic(ctx, in, m, &res); err != nil {
+		return res, err
+	}
+	res.Passed = len(res.Reasons) == 0
+	return res, nil
+}
+
+// servedModel is a logged model, loaded. Requests take turns: an engine serves one goroutine at a time.
+type servedModel struct {
+	mu        sync.Mutex
+	engine    train.Engine
+	tokenizer *tokenizer.Tokenizer
+	maxLength int
+}
+
+// predict classifies one text.
+func (m *servedModel) predict(ctx context.Context, text string) error {
+	ids := m.tokenizer.AppendIDs(nil, text, m.maxLength)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := m.engine.Logits(ctx, [][]int32{ids}, nil)
+	return err
+}
+
+// openLogged downloads the model's files into dir and opens them.
+func (g *GPU) openLogged(ctx context.Context, in LoadTestInput, dir string) (*servedModel, error) {
+	ref, err := g.Tracking.ResolveModelURI(ctx, in.ModelURI)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.Tracking.DownloadDir(ctx, ref.ArtifactURI, dir, func(int64) { beat(ctx, Heartbeat{Phase: "download " + in.ModelURI}) }); err != nil {
+		return nil, err
+	}
+	tok, err := tokenizer.Load(filepath.Join(dir, "components", "tokenizer", "tokenizer.json"))
+	if err != nil {
+		return nil, err
+	}
+	spec := in.spec(filepath.Join(dir, "model"))
+	spec.Inference, spec.Padding = true, "longest"
+	eng, err := g.Open(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &servedModel{engine: eng, tokenizer: tok, maxLength: in.Tokenizer.MaxLength}, nil
+}
+
+// compare scores held-out rows with the logged model and looks for differences from what the trained model said.
+func (g *GPU) compare(ctx context.Context, in LoadTestInput, m *servedModel, res *LoadTestResult) error {
+	want, err := g.predictions(ctx, in.Predictions, len(in.Labels))
+	if err != nil {
+		return err
+	}
+	tokens, err := g.tokens(ctx, in.Tokens)
+	if err != nil {
+		return err
+	}
+	defer tokens.Close()
+	inputs, _ := batchOf(tokens)
+	n := min(len(inputs), len(want), compareRows)
+	began := time.Now()
+	got, err := m.engine.Logits(ctx, inputs[:n], func(done int) { g.evaluating(ctx, in.Session, done, n, began) })
+	if err != nil {
+		return err
+	}
+	res.Compared = n
+	flipped := 0
+	for i := range got {
+		p, q := train.Softmax(got[i]), train.Softmax(want[i])
+		if train.Argmax(p) != train.Argmax(q) {
+			flipped++
+		}
+		for c := range p {
+			res.MaxScoreDiff = math.Max(res.MaxScoreDiff, math.Abs(p[c]-q[c]))
+		}
+	}
+	limit := scoreTolerance[m.engine.Identity().Precision]
+	if res.MaxScoreDiff > limit {
+		res.Reasons = append(res.Reasons, fmt.Sprintf("scores of the logged model differ from the trained model's by up to %.2g on %d rows (limit %.2g, %d labels differ)", res.MaxScoreDiff, n, limit, flipped))
+	}
+	return nil
+}
+
+// predictions reads the trained model's logits.
+func (g *GPU) predictions(ctx context.Context, ref artifact.Ref, classes int) ([][]float32, error) {
+	path, err := artifact.Fetch(ctx, g.Store, ref, filepath.Join(g.CacheDir, "objects"))
+	if err != nil {
+		return nil, fmt.Errorf("predictions: %w", err)
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t, err := f.Tensor("logits")
+	if err != nil {
+		return nil, err
+	}
+	flat, err := safetensors.Float32s(t)
+	if err != nil {
+		return nil, err
+	}
+	logits := make([][]float32, 0, len(flat)/classes)
+	for ; len(flat) >= classes; flat = flat[classes:] {
+		logits = append(logits, flat[:classes])
+	}
+	return logits, nil
+}
+
+// traffic sends texts of the held-out share at the recipe's rate and judges the latencies.
+func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res *LoadTestResult) error {
+	texts, err := g.texts(ctx, in.Texts)
+	if err != nil {
+		return err
+	}
+	out, err := loadtest.Run(ctx, loadtest.Config{
+		Rate: in.Limits.RatePerSecond, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: texts,
+		MaxP99: time.Duration(in.Limits.MaxP99), MaxErrorRate: in.Limits.MaxErrorRate,
+	}, m.predict, func(p loadtest.Progress) { beat(ctx, Heartbeat{Phase: "load test", Percent: p.Percent}) })
+	if err != nil {
+		return err
+	}
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	res.Requests, res.Errors, res.Throughput = out.Requests, out.Errors, out.Throughput
+	res.P50, res.P95, res.P99 = ms(out.P50), ms(out.P95), ms(out.P99)
+	if limit := time.Duration(in.Limits.MaxP99); out.P99 > limit {
+		res.Reasons = append(res.Reasons, fmt.Sprintf("p99 latency %s is over load_test.max_p99 %s", out.P99.Round(time.Millisecond), limit))
+	}
+	if rate := float64(out.Errors) / math.Max(1, float64(out.Requests)); rate > in.Limits.MaxErrorRate {
+		res.Reasons = append(res.Reasons, fmt.Sprintf("error rate %.4f is over load_test.max_error_rate %g", rate, in.Limits.MaxErrorRate))
+	}
+	return nil
+}
+
+// trafficTexts bounds how many different texts the traffic is made of.
+const trafficTexts = 4096
+
+// texts reads the first texts of a share.
+func (g *GPU) texts(ctx context.Context, share Share) ([]string, error) {
+	m, err := getManifest[Shards](ctx, g.Store, share.Rows)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for _, shard := range m.Shards {
+		path, err := artifact.Fetch(ctx, g.Store, shard, filepath.Join(g.CacheDir, "objects"))
+		if err != nil {
+			return nil, fmt.Errorf("rows of %s: %w", share.Name, err)
+		}
+		for row, err := range dataset.ReadRows(path) {
+			if err != nil {
+				return nil, err
+			}
+			if texts = append(texts, row.Text); len(texts) == trafficTexts {
+				return texts, nil
+			}
+		}
+	}
+	return texts, nil
+}

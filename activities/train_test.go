@@ -1,0 +1,290 @@
+package activities
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/mlflow/mlflowtest"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/train"
+)
+
+var errBoom = errors.New("boom")
+
+// straight is the digest at the end of an undisturbed first epoch.
+func straight(t *testing.T) string {
+	t.Helper()
+	b := newBench(t)
+	res, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.weights(t, res.Checkpoint)
+}
+
+func wantType(t *testing.T, err error, kind string, retried bool) {
+	t.Helper()
+	var app *temporal.ApplicationError
+	if !errors.As(err, &app) || app.Type() != kind || app.NonRetryable() == retried {
+		t.Errorf("error = %v, want type %s, retried: %v", err, kind, retried)
+	}
+}
+
+func TestTrainEpochEndsAtItsCheckpoint(t *testing.T) {
+	b := newBench(t)
+	res, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Step != 11 || res.ResumedFrom != 0 || res.Unsent != 0 {
+		t.Errorf("result %+v, want step 11 from step 0 with nothing unsent", res)
+	}
+	want := map[string]int{}
+	for _, key := range []string{"loss", "grad_norm", "learning_rate", "epoch"} {
+		want[key+" 4"], want[key+" 8"] = 1, 1
+	}
+	if diff := cmp.Diff(want, b.history()); diff != "" {
+		t.Errorf("points in MLflow (-want +got):\n%s", diff)
+	}
+	if got := b.weights(t, res.Checkpoint); got != straight(t) {
+		t.Error("two undisturbed epochs differ")
+	}
+}
+
+func TestTrainEpochResumesWhereItFailed(t *testing.T) {
+	want := straight(t)
+	for failAt := int64(1); failAt < 11; failAt++ {
+		t.Run(fmt.Sprintf("step %d", failAt), func(t *testing.T) {
+			b := newBench(t)
+			b.input.Every = recipe.Checkpoint{EverySteps: 3}
+			b.prepare = func(e *fakeEngine) {
+				e.hook = func(step int64) error {
+					if step == failAt && len(b.engines) == 1 {
+						return errBoom
+					}
+					return nil
+				}
+			}
+			if _, err := b.train(t, b.input); err == nil {
+				t.Fatal("the first attempt did not fail")
+			}
+			res, err := b.train(t, b.input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from := failAt / 3 * 3; res.ResumedFrom != from {
+				t.Errorf("resumed from step %d, want %d", res.ResumedFrom, from)
+			}
+			if b.weights(t, res.Checkpoint) != want {
+				t.Error("weights and moments differ from an undisturbed epoch's")
+			}
+			for point, n := range b.history() {
+				if n != 1 {
+					t.Errorf("%s stands %d times in MLflow", point, n)
+				}
+			}
+			if n := len(b.history()); n != 8 {
+				t.Errorf("%d points in MLflow, want 8", n)
+			}
+		})
+	}
+}
+
+func TestTrainEpochFindsItsFinishedWork(t *testing.T) {
+	b := newBench(t)
+	first, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := len(b.engines)
+	again, err := b.train(t, b.input) // the completion was lost on its way
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Checkpoint != first.Checkpoint || len(b.engines) != opened {
+		t.Errorf("checkpoint %v with %d engines opened, want %v and no other engine", again.Checkpoint, len(b.engines)-opened, first.Checkpoint)
+	}
+}
+
+func TestTrainEpochWalksBackFromACorruptCheckpoint(t *testing.T) {
+	want := straight(t)
+	b := newBench(t)
+	b.input.Every = recipe.Checkpoint{EverySteps: 3}
+	b.prepare = func(e *fakeEngine) {
+		e.hook = func(step int64) error {
+			if step == 8 && len(b.engines) == 1 {
+				return errBoom
+			}
+			return nil
+		}
+	}
+	if _, err := b.train(t, b.input); err == nil {
+		t.Fatal("the first attempt did not fail")
+	}
+	for info, err := range b.store.List(t.Context(), b.run.epoch(1)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(info.Key, "step-000000006/weights.safetensors") {
+			if _, err := b.store.Put(t.Context(), info.Key, bytes.NewReader([]byte("half")), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	res, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.ResumedFrom != 3 || b.weights(t, res.Checkpoint) != want {
+		t.Errorf("resumed from step %d, want 3 and the undisturbed bits", res.ResumedFrom)
+	}
+}
+
+func TestTrainEpochUsesTheResidentStateOnlyIfItIsTheCheckpoint(t *testing.T) {
+	b := newBench(t)
+	first, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := b.input
+	second.Epoch, second.Checkpoint = 2, first.Checkpoint
+	env := b.env(t)
+	if _, err := env.ExecuteActivity(b.gpu.TrainEpoch, second); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.engines) != 1 {
+		t.Errorf("%d engines opened, want the first one to go on", len(b.engines))
+	}
+	third := b.input // another run's epoch: the resident state is not its own
+	third.Run.Key = "ffff"
+	if _, err := env.ExecuteActivity(b.gpu.TrainEpoch, third); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.engines) != 2 || !b.engines[0].closed {
+		t.Errorf("%d engines opened, first closed: %v, want a second one and the first closed", len(b.engines), b.engines[0].closed)
+	}
+}
+
+func TestTrackingAwayNeverStopsTraining(t *testing.T) {
+	b := newBench(t)
+	b.mlflow.Inject("log-batch", repeat(mlflowtest.Fault{Status: 503}, 100)...)
+	res, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Unsent != 8 {
+		t.Errorf("%d points unsent, want all 8", res.Unsent)
+	}
+}
+
+func repeat(f mlflowtest.Fault, n int) []mlflowtest.Fault {
+	faults := make([]mlflowtest.Fault, n)
+	for i := range faults {
+		faults[i] = f
+	}
+	return faults
+}
+
+func TestTrainEpochInterruptedHandsOver(t *testing.T) {
+	want := straight(t)
+	b := newBench(t)
+	stop := make(chan struct{})
+	b.prepare = func(e *fakeEngine) {
+		e.hook = func(step int64) error {
+			if step == 5 && len(b.engines) == 1 {
+				close(stop)
+			}
+			return nil
+		}
+	}
+	env := b.env(t)
+	env.SetWorkerStopChannel(stop)
+	_, err := env.ExecuteActivity(b.gpu.TrainEpoch, b.input)
+	wantType(t, err, TypeInterrupted, true)
+	res, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.ResumedFrom != 6 || b.weights(t, res.Checkpoint) != want {
+		t.Errorf("resumed from step %d, want 6 and the undisturbed bits", res.ResumedFrom)
+	}
+}
+
+func TestThreeFailuresFromOneStepAreNoProgress(t *testing.T) {
+	b := newBench(t)
+	b.prepare = func(e *fakeEngine) { e.hook = func(int64) error { return errBoom } }
+	env := b.env(t)
+	env.SetHeartbeatDetails(Heartbeat{Failures: []int64{0, 0}})
+	b.gpu.drop()
+	_, err := env.ExecuteActivity(b.gpu.TrainEpoch, b.input)
+	wantType(t, err, TypeNoProgress, false)
+}
+
+func TestDivergedRunNamesItsRowsAndKeepsItsWeights(t *testing.T) {
+	b := newBench(t)
+	b.prepare = func(e *fakeEngine) { e.nanAt = 5 }
+	_, err := b.train(t, b.input)
+	wantType(t, err, TypeLossNotFinite, false)
+	var app *temporal.ApplicationError
+	var details train.NotFiniteError
+	if !errors.As(err, &app) || app.Details(&details) != nil || details.Step != 5 || len(details.Rows) != 8 {
+		t.Errorf("details %+v, want step 5 and its 8 rows", details)
+	}
+}
+
+func TestResetIsRefused(t *testing.T) {
+	b := newBench(t)
+	b.input.Run.WorkflowRunID = "the-original-execution"
+	_, err := b.train(t, b.input)
+	wantType(t, err, TypeForkByReset, false)
+	if err != nil && !strings.Contains(err.Error(), "temporal workflow start") {
+		t.Errorf("%v does not say what to do instead", err)
+	}
+}
+
+func TestEdgeDecidesEachKindOnce(t *testing.T) {
+	tests := []struct {
+		err     error
+		kind    string
+		retried bool
+	}{
+		{&train.NotFiniteError{}, TypeLossNotFinite, false},
+		{train.ErrInterrupted, TypeInterrupted, true},
+		{train.ErrOutOfMemory, TypeDeviceOutOfMemory, false},
+		{train.ErrDevice, TypeDeviceLost, true},
+		{train.ErrNoLibtorch, TypeLibtorchMissing, false},
+		{artifact.ErrCorrupt, TypeArtifactCorrupt, true},
+		{artifact.ErrNotFound, TypeArtifactMissing, false},
+		{artifact.ErrDenied, TypeStoreDenied, false},
+		{artifact.ErrUnavailable, TypeStoreUnavailable, true},
+		{&train.TensorError{File: "f", Tensor: "t"}, TypeModelIncompatible, false},
+		{&train.ConfigError{File: "f", Field: "t"}, TypeModelIncompatible, false},
+		{errBoom, "Error", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.kind, func(t *testing.T) { wantType(t, edge(fmt.Errorf("while at work: %w", tt.err)), tt.kind, tt.retried) })
+	}
+	if err := edge(context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancellation became %v", err)
+	}
+}
+
+func TestErrorsCarryNoSecrets(t *testing.T) {
+	err := edge(fmt.Errorf("get https://user:hunter2@host/path?X-Amz-Signature=abc#frag: refused")) //nolint:err113 // any text
+	for _, secret := range []string{"hunter2", "Signature", "frag"} {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("%v holds %s", err, secret)
+		}
+	}
+	if !strings.Contains(err.Error(), "https://host/path") {
+		t.Errorf("%v lost the place", err)
+	}
+}

@@ -1,0 +1,229 @@
+package workflows
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/mock"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// world is a test environment whose activities succeed unless a test says otherwise.
+type world struct {
+	*testsuite.TestWorkflowEnvironment
+	recipe recipe.Recipe
+	closed []activities.CloseRunInput
+}
+
+func ref(name string) artifact.Ref { return artifact.Ref{URI: "s3://b/" + name, SHA256: name, Bytes: 1} }
+
+// newWorld registers the workflows; a test adds its own mocks, then calls happy for the rest.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	w := &world{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment()}
+	Register(w)
+	w.RegisterActivity(&activities.CPU{})
+	w.RegisterActivity(&activities.GPU{})
+	w.recipe = recipe.Recipe{Name: "sms", Train: recipe.Train{Epochs: 2, BatchSize: 8, GradientAccumulationSteps: 1},
+		Data: recipe.Data{Labels: []string{"ham", "spam"}}, Tracking: recipe.Tracking{ModelName: "fine_tuned", RegisteredModel: "sms", Alias: "champion"},
+		Limits: recipe.Limits{MaxWallTime: recipe.Duration(time.Hour)}}
+	return w
+}
+
+func (w *world) planned() activities.PlanResult {
+	return activities.PlanResult{Run: activities.Run{Key: "key", WorkflowRunID: "run", MLflowRunID: "mlrun", ExperimentID: "7"}, Recipe: w.recipe, GPUPollers: 1, RunURL: "http://mlflow/run"}
+}
+
+// happy mocks every activity that was not mocked before it.
+func (w *world) happy() {
+	w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(w.planned(), nil).Maybe()
+	w.OnActivity(cpuActivity.FetchModel, mock.Anything, mock.Anything).Return(activities.FetchModelResult{Model: ref("model")}, nil).Maybe()
+	w.OnActivity(cpuActivity.LoadSplit, mock.Anything, mock.Anything).Return(activities.LoadSplitResult{}, nil).Maybe()
+	w.OnActivity(cpuActivity.Tokenize, mock.Anything, mock.Anything).Return(activities.TokenizeResult{Tokens: ref("tokens")}, nil).Maybe()
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(activities.TrainEpochResult{Checkpoint: ref("checkpoint"), TrainLoss: 0.1, Seconds: 5}, nil).Maybe()
+	w.OnActivity(gpuActivity.Validate, mock.Anything, mock.Anything).Return(activities.ValidateResult{Metrics: train.Metrics{Accuracy: 0.99, F1: 0.9}}, nil).Maybe()
+	w.OnActivity(gpuActivity.InferSignature, mock.Anything, mock.Anything).Return(activities.InferSignatureResult{}, nil).Maybe()
+	w.OnActivity(cpuActivity.LogModel, mock.Anything, mock.Anything).Return(activities.LogModelResult{ModelID: "m-1", ModelURI: "models:/m-1"}, nil).Maybe()
+	w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).Return(activities.LoadTestResult{Passed: true}, nil).Maybe()
+	w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(activities.PromoteResult{Version: "3", Alias: "champion"}, nil).Maybe()
+	w.OnActivity(cpuActivity.CloseRun, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.CloseRunInput) error {
+		w.closed = append(w.closed, in)
+		return nil
+	}).Maybe()
+}
+
+func (w *world) run() { w.ExecuteWorkflow(FineTune, json.RawMessage(`{"name":"sms"}`)) }
+
+// ended asserts how the MLflow run was closed.
+func (w *world) ended(t *testing.T, status, gate string) {
+	t.Helper()
+	require.Len(t, w.closed, 1, "CloseRun calls")
+	if got := w.closed[0]; got.Status != status || got.Gate != gate {
+		t.Errorf("closed as %q with gate %q, want %q and %q", got.Status, got.Gate, status, gate)
+	}
+}
+
+func TestFineTuneRunsTheChain(t *testing.T) {
+	w := newWorld(t)
+	var epochs []activities.TrainEpochInput
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		epochs = append(epochs, in)
+		return activities.TrainEpochResult{Checkpoint: ref("checkpoint" + string(rune('0'+in.Epoch))), TrainLoss: 0.1}, nil
+	})
+	w.happy()
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+	require.Len(t, epochs, 2)
+	if !epochs[0].Checkpoint.IsZero() || epochs[1].Checkpoint != ref("checkpoint1") {
+		t.Errorf("epochs begin at %v and %v, want the base model and the first epoch's checkpoint", epochs[0].Checkpoint, epochs[1].Checkpoint)
+	}
+	var res Result
+	require.NoError(t, w.GetWorkflowResult(&res))
+	want := Result{MLflowRunID: "mlrun", MLflowRunURL: "http://mlflow/run", ExperimentID: "7", ModelURI: "models:/m-1", ModelID: "m-1",
+		RegisteredModel: "sms", Version: "3", Alias: "champion", LoadTest: activities.LoadTestResult{Passed: true},
+		Epochs: []Epoch{{Epoch: 1, TrainLoss: 0.1, Accuracy: 0.99, F1: 0.9}, {Epoch: 2, TrainLoss: 0.1, Accuracy: 0.99, F1: 0.9}}}
+	if diff := cmp.Diff(want, res); diff != "" {
+		t.Errorf("result (-want +got):\n%s", diff)
+	}
+	w.ended(t, activities.RunFinished, "passed")
+}
+
+func TestFineTuneEndsTheRunAsTheWorkflowEnds(t *testing.T) {
+	fatal := func(kind string) error { return temporal.NewNonRetryableApplicationError("because", kind, nil) }
+	tests := []struct {
+		name   string
+		mock   func(w *world)
+		kind   string
+		status string // "" where no MLflow run was opened
+		gate   string
+	}{
+		{"invalid recipe", func(w *world) {
+			w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(activities.PlanResult{}, fatal(activities.TypeInvalidRecipe))
+		}, activities.TypeInvalidRecipe, "", ""},
+		{"tracking refuses", func(w *world) {
+			w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(activities.PlanResult{}, fatal(activities.TypeTrackingRejected))
+		}, activities.TypeTrackingRejected, activities.RunFailed, ""},
+		{"bad data", func(w *world) {
+			w.OnActivity(cpuActivity.LoadSplit, mock.Anything, mock.Anything).Return(activities.LoadSplitResult{}, fatal(activities.TypeDatasetInvalid))
+		}, activities.TypeDatasetInvalid, activities.RunFailed, ""},
+		{"bad model", func(w *world) {
+			w.OnActivity(cpuActivity.FetchModel, mock.Anything, mock.Anything).Return(activities.FetchModelResult{}, fatal(activities.TypeModelIncompatible))
+		}, activities.TypeModelIncompatible, activities.RunFailed, ""},
+		{"diverged", func(w *world) {
+			w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(activities.TrainEpochResult{}, fatal(activities.TypeLossNotFinite))
+		}, activities.TypeLossNotFinite, activities.RunFailed, ""},
+		{"example missed", func(w *world) {
+			w.OnActivity(gpuActivity.Validate, mock.Anything, mock.Anything).Return(activities.ValidateResult{Missed: []string{"examples[0] is spam, want ham"}}, nil)
+		}, activities.TypeExamplesFailed, activities.RunFailed, ""},
+		{"load test missed", func(w *world) {
+			w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).Return(activities.LoadTestResult{Reasons: []string{"p99"}}, nil).Once()
+		}, activities.TypeLoadTestFailed, activities.RunFinished, "failed"},
+		{"reset", func(w *world) {
+			w.OnActivity(cpuActivity.LoadSplit, mock.Anything, mock.Anything).Return(activities.LoadSplitResult{}, fatal(activities.TypeForkByReset))
+		}, activities.TypeForkByReset, "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			tt.mock(w)
+			w.happy()
+			w.run()
+			var app *temporal.ApplicationError
+			if err := w.GetWorkflowError(); !errors.As(err, &app) || app.Type() != tt.kind {
+				t.Fatalf("error = %v, want type %s", err, tt.kind)
+			}
+			if tt.status == "" {
+				require.Empty(t, w.closed)
+				return
+			}
+			w.ended(t, tt.status, tt.gate)
+		})
+	}
+}
+
+func TestOutOfMemoryHalvesTheMicroBatch(t *testing.T) {
+	w := newWorld(t)
+	var micro []int
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		micro = append(micro, in.MicroStep)
+		if in.MicroStep > 2 {
+			return activities.TrainEpochResult{}, temporal.NewNonRetryableApplicationError("no memory", activities.TypeDeviceOutOfMemory, nil)
+		}
+		return activities.TrainEpochResult{Checkpoint: ref("c")}, nil
+	})
+	w.happy()
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+	if diff := cmp.Diff([]int{8, 4, 2, 2}, micro); diff != "" {
+		t.Errorf("micro-batches (-want +got):\n%s", diff)
+	}
+}
+
+func TestFailedEpochIsRetried(t *testing.T) {
+	w := newWorld(t)
+	attempts := 0
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(func(context.Context, activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		if attempts++; attempts < 4 {
+			return activities.TrainEpochResult{}, temporal.NewApplicationError("away", activities.TypeStoreUnavailable)
+		}
+		return activities.TrainEpochResult{Checkpoint: ref("c")}, nil
+	})
+	w.happy()
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+	if attempts != 5 {
+		t.Errorf("%d attempts, want 3 failures and one success for each epoch", attempts)
+	}
+}
+
+func TestCancelKillsTheRun(t *testing.T) {
+	w := newWorld(t)
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(activities.TrainEpochResult{}, nil).After(time.Minute)
+	w.happy()
+	w.RegisterDelayedCallback(w.CancelWorkflow, 10*time.Second)
+	w.run()
+	if err := w.GetWorkflowError(); !temporal.IsCanceledError(err) {
+		t.Errorf("error = %v, want cancellation", err)
+	}
+	w.ended(t, activities.RunKilled, "")
+}
+
+func TestWallTimeBoundsTheRun(t *testing.T) {
+	w := newWorld(t)
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(activities.TrainEpochResult{}, nil).After(2 * time.Hour)
+	w.happy()
+	w.run()
+	if err := w.GetWorkflowError(); !hasType(err, activities.TypeTimeLimit) {
+		t.Errorf("error = %v, want type %s", err, activities.TypeTimeLimit)
+	}
+	w.ended(t, activities.RunFailed, "")
+}
+
+func TestStatusAnswersBeforePlan(t *testing.T) {
+	w := newWorld(t)
+	w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(w.planned(), nil).After(time.Minute)
+	w.happy()
+	w.RegisterDelayedCallback(func() {
+		v, err := w.QueryWorkflow(StatusQuery)
+		require.NoError(t, err)
+		var s Status
+		require.NoError(t, v.Get(&s))
+		if s.Phase != "plan" {
+			t.Errorf("phase = %q, want plan", s.Phase)
+		}
+	}, time.Second)
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+}
