@@ -101,16 +101,16 @@ func (f *follower) wait(ctx context.Context) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		d, err := f.client.DescribeWorkflowExecution(ctx, f.id, "")
+		d, err := f.client.DescribeWorkflow(ctx, f.id, "")
 		if err != nil && ctx.Err() == nil && !unavailable(err) {
 			return fmt.Errorf("local: follow %s: %w", f.id, err)
 		}
 		if err == nil {
-			if d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			if d.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 				f.screen.end()
 				return nil
 			}
-			f.screen.show(f.activity(ctx, d))
+			f.screen.show(f.activity(ctx, d.RawResponse))
 		} else {
 			f.screen.show("Temporal", "does not answer")
 		}

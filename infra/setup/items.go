@@ -86,21 +86,25 @@ func (s *session) items() ([]item, Paths, error) {
 // Tool builds one of the developer's tools (golangci-lint, workflowcheck) if need be and returns its path. They are not
 // part of [Run]: only who changes the code needs them.
 func Tool(ctx context.Context, o Options, name string) (string, error) {
-	if o.Out == nil {
-		o.Out = io.Discard
+	s, err := newSession(o)
+	if err != nil {
+		return "", err
 	}
-	s := &session{Options: o, out: o.Out}
-	tools := map[string]item{
-		"golangci-lint": s.tool("golangci-lint", lintVersion, "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"),
-		"workflowcheck": s.tool("workflowcheck", checkVersion, "go.temporal.io/sdk/contrib/tools/workflowcheck"),
-	}
-	versions := map[string]string{"golangci-lint": lintVersion, "workflowcheck": checkVersion}
-	it, ok := tools[name]
-	if !ok {
+	var it item
+	var path string
+	switch name {
+	case "golangci-lint":
+		it, path = s.tool(name, lintVersion, "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"), s.toolPath(name, lintVersion)
+	case "workflowcheck":
+		it, path = s.tool(name, checkVersion, "go.temporal.io/sdk/contrib/tools/workflowcheck"), s.toolPath(name, checkVersion)
+	default:
 		return "", fmt.Errorf("setup: no tool is named %q", name)
 	}
 	if it.done() {
-		return s.toolPath(name, versions[name]), nil
+		return path, nil
+	}
+	if err := os.MkdirAll(s.Cache, 0o755); err != nil {
+		return "", fmt.Errorf("setup: %w", err)
 	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
@@ -112,7 +116,7 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 			return "", err
 		}
 	}
-	return s.toolPath(name, versions[name]), nil
+	return path, nil
 }
 
 // toolPath is where a built tool lies.

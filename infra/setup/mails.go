@@ -112,7 +112,7 @@ func readTarball(tarball string) (mails map[string][]byte, license []byte, err e
 	mails = make(map[string][]byte, mailsCount)
 	for r := tar.NewReader(gz); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return mails, license, nil
 		}
 		if err != nil {

@@ -24,7 +24,7 @@ import (
 // Options say where to set up.
 type Options struct {
 	Root  string    // the checkout: holds go.mod and infra/
-	Cache string    // everything is installed below it; see [CacheDir]
+	Cache string    // everything is installed below it; empty for [CacheDir]
 	Out   io.Writer // short progress lines; nil for none
 }
 
@@ -77,10 +77,10 @@ type item struct {
 
 // Run installs what is missing and returns where everything lies. It may be called again at any time.
 func Run(ctx context.Context, o Options) (Paths, error) {
-	if o.Out == nil {
-		o.Out = io.Discard
+	s, err := newSession(o)
+	if err != nil {
+		return Paths{}, err
 	}
-	s := &session{Options: o, out: &syncWriter{w: o.Out}}
 	defer s.cleanUp()
 	items, paths, err := s.items()
 	if err != nil {
@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options) (Paths, error) {
 	if len(todo) == 0 {
 		return paths, libtorch.Install(paths.Libtorch)
 	}
-	if err := checkMachine(ctx, o.Cache, todo); err != nil {
+	if err := checkMachine(ctx, s.Cache, todo); err != nil {
 		return Paths{}, err
 	}
 	unlock, err := s.lock(ctx)
@@ -115,6 +115,20 @@ type session struct {
 	pipTemp string // parent of the environment that downloads wheels, removed at the end
 	pipPath string
 	pipErr  error
+}
+
+func newSession(o Options) (*session, error) {
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	if o.Cache == "" {
+		dir, err := CacheDir()
+		if err != nil {
+			return nil, err
+		}
+		o.Cache = dir
+	}
+	return &session{Options: o, out: &syncWriter{w: o.Out}}, nil
 }
 
 func (s *session) lock(ctx context.Context) (unlock func(), err error) {
