@@ -36,7 +36,7 @@ func CleanName(name string) string {
 		s = s[:maxName-9] + "-" + hex.EncodeToString(sum[:4])
 	}
 	// The server's own test: posixpath.normpath(name) == name, not ".", not leading "/" or "..".
-	if s == "" || path.Clean(s) != s || s[0] == '/' {
+	if s == "" || path.Clean(s) != s || s[0] == '/' || strings.HasPrefix(s, "..") {
 		s = strings.ReplaceAll(s, "/", "_")
 	}
 	if s == "" || s == "." || strings.HasPrefix(s, "..") {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,7 @@ type Server struct {
 	opts Options
 
 	mu     sync.Mutex
+	called *sync.Cond // calls grew
 	faults []*fault
 	calls  []Call
 	last   int // ids so far
@@ -56,6 +58,7 @@ type Fault struct {
 	Delay      time.Duration // before anything else; the request's context ends it
 	Drop       bool          // close the connection: before handling, or
 	Handle     bool          // with Drop, after it: the reply is lost, the work is done
+	Cut        bool          // the reply ends one byte early
 }
 
 // fault is a Fault that waits for a matching request.
@@ -71,6 +74,7 @@ func New(t testing.TB, opts Options) *Server {
 		opts.Version = "3.17.2"
 	}
 	s := &Server{opts: opts, store: newStore()}
+	s.called = sync.NewCond(&s.mu)
 	s.http = httptest.NewServer(s.entry(s.routes()))
 	t.Cleanup(s.http.Close)
 	return s
@@ -101,6 +105,26 @@ func (s *Server) Calls(match string) []Call {
 	return out
 }
 
+// Await waits until n requests whose "METHOD path" contains match were answered.
+func (s *Server) Await(match string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.count(match) < n {
+		s.called.Wait()
+	}
+}
+
+// count is the number of answered requests; under the lock.
+func (s *Server) count(match string) int {
+	n := 0
+	for _, c := range s.calls {
+		if strings.Contains(c.Method+" "+c.Path, match) {
+			n++
+		}
+	}
+	return n
+}
+
 // take removes and returns the first fault for a request.
 func (s *Server) take(request string) Fault {
 	s.mu.Lock()
@@ -124,6 +148,7 @@ func (s *Server) entry(next http.Handler) http.Handler {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.calls = append(s.calls, call)
+			s.called.Broadcast()
 		}()
 		f := s.take(call.Method + " " + call.Path)
 		if f.Delay > 0 {
@@ -144,6 +169,11 @@ func (s *Server) entry(next http.Handler) http.Handler {
 		case f.Drop:
 			next.ServeHTTP(httptest.NewRecorder(), r)
 			drop(w)
+		case f.Cut:
+			whole := httptest.NewRecorder()
+			next.ServeHTTP(whole, r)
+			w.Header().Set("Content-Length", strconv.Itoa(whole.Body.Len()))
+			_, _ = rec.Write(whole.Body.Bytes()[:max(0, whole.Body.Len()-1)])
 		case !s.authorized(r):
 			w.Header().Set("WWW-Authenticate", `Basic realm="mlflow"`)
 			rec.WriteHeader(http.StatusUnauthorized)
