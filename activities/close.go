@@ -24,6 +24,11 @@ func (c *CPU) CloseRun(ctx context.Context, in CloseRunInput) (err error) {
 	if err := in.Run.guard(ctx); err != nil {
 		return err
 	}
+	return c.closeRun(ctx, in)
+}
+
+// closeRun is CloseRun for whoever may close the run.
+func (c *CPU) closeRun(ctx context.Context, in CloseRunInput) (err error) {
 	if in.Run.MLflowRunID == "" {
 		if in.Run.MLflowRunID, err = c.findRun(ctx, in.Run.Key); err != nil || in.Run.MLflowRunID == "" {
 			return err
@@ -57,17 +62,26 @@ func (c *CPU) CloseRun(ctx context.Context, in CloseRunInput) (err error) {
 
 // findRun looks for the run with the key in all experiments; "" means that there is none.
 func (c *CPU) findRun(ctx context.Context, key string) (string, error) {
-	experiments, err := c.Tracking.Experiments(ctx)
+	ids, err := c.experimentIDs(ctx)
 	if err != nil {
 		return "", err
-	}
-	var ids []string
-	for _, e := range experiments {
-		ids = append(ids, e.ID)
 	}
 	runs, err := c.Tracking.FindRuns(ctx, ids, mlflow.TagIs(mlflow.KeyTag, key))
 	if err != nil || len(runs) == 0 {
 		return "", err
 	}
 	return runs[0].ID, nil
+}
+
+// experimentIDs lists the experiments that runs can be in.
+func (c *CPU) experimentIDs(ctx context.Context) ([]string, error) {
+	experiments, err := c.Tracking.Experiments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(experiments))
+	for i, e := range experiments {
+		ids[i] = e.ID
+	}
+	return ids, nil
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/duratune/duratune/internal/hub"
 	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/recipe"
-	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/tokenizer"
+	"github.com/duratune/duratune/internal/train"
 )
 
 // FetchModelInput names a base model.
@@ -80,7 +80,7 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 		folder.Files[name] = ref
 	}
 	manifest, err := putManifest(ctx, c.Store, prefix, folder)
-	return FetchModelResult{Model: manifest, Commit: commit, ModelType: cfg.ModelType}, err
+	return FetchModelResult{Model: manifest, Commit: commit, ModelType: cfg.Type}, err
 }
 
 // locateModel gives the local folder of a base model, downloaded first if it is on a hub.
@@ -112,31 +112,40 @@ func listModel(source, dir string) ([]string, error) {
 
 // checkModel refuses what the engine or the tokenizer would refuse, before any device waits for it.
 func checkModel(in FetchModelInput, dir string) (model.Config, error) {
+	source := in.Model.Base
 	for _, name := range []string{"config.json", "tokenizer.json"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
-			return model.Config{}, &modelError{in.Model.Base, name + " is missing"}
+			return model.Config{}, &modelError{source, name + " is missing"}
 		}
 	}
-	cfg, err := model.LoadConfig(dir, in.Labels)
+	cfg, err := model.ReadConfig(dir)
 	if err != nil {
-		return cfg, err
+		return cfg, inSource(err, source)
 	}
 	if in.MaxLength > cfg.MaxLength() {
-		return cfg, &modelError{in.Model.Base, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
+		return cfg, &modelError{source, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
 	}
 	tok, err := tokenizer.Load(filepath.Join(dir, "tokenizer.json"))
 	if err != nil {
 		return cfg, err
 	}
-	if tok.VocabSize() > cfg.VocabSize {
-		return cfg, &modelError{in.Model.Base, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.VocabSize)}
+	if tok.VocabSize() > cfg.Vocab {
+		return cfg, &modelError{source, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.Vocab)}
 	}
-	weights, err := safetensors.OpenModel(dir)
-	if err != nil {
-		return cfg, err
+	layout := model.NewLayout(cfg, len(in.Labels))
+	_, err = model.Load(dir, cfg, layout, 0, false, make([]float32, layout.Size))
+	return cfg, inSource(err, source)
+}
+
+// inSource names the model as the recipe does, not by the worker's folder.
+func inSource(err error, source string) error {
+	if tensor, ok := errors.AsType[*train.TensorError](err); ok {
+		tensor.File = source + "/" + filepath.Base(tensor.File)
 	}
-	defer weights.Close()
-	return cfg, cfg.CheckWeights(weights)
+	if config, ok := errors.AsType[*train.ConfigError](err); ok {
+		config.File = source + "/" + filepath.Base(config.File)
+	}
+	return err
 }
 
 // putFile stores a local file.

@@ -23,6 +23,11 @@ import (
 type Cluster interface {
 	// Pollers counts the workers that poll a queue for activities.
 	Pollers(ctx context.Context, queue string) (int, error)
+	// ID is the cluster's own, which no other has.
+	ID(ctx context.Context) (string, error)
+	// Outcome reports whether an execution has ended, and then the MLflow status that corresponds to how. One that the
+	// server no longer knows has ended, as killed.
+	Outcome(ctx context.Context, workflowID, runID string) (status string, ended bool, err error)
 	// HasSearchAttributes reports whether all of the names are registered in the namespace.
 	HasSearchAttributes(ctx context.Context, names ...string) (bool, error)
 }
@@ -44,6 +49,8 @@ const (
 	tagWorkflowID    = "duratune.workflow_id"
 	tagWorkflowRunID = "duratune.workflow_run_id"
 	tagWorkflowURL   = "duratune.workflow_url"
+	tagCluster       = "duratune.cluster_id"
+	tagNamespace     = "duratune.namespace"
 	tagGate          = "gate"
 	tagError         = "duratune.error"
 )
@@ -103,10 +110,15 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 	if err != nil {
 		return err
 	}
+	cluster, err := c.Cluster.ID(ctx)
+	if err != nil {
+		return fmt.Errorf("cluster id: %w", err)
+	}
 	info := activity.GetInfo(ctx)
 	tags := map[string]string{
 		mlflow.TagSourceName: "duratune", mlflow.TagSourceType: "JOB",
 		tagWorkflowID: info.WorkflowExecution.ID, tagWorkflowRunID: in.Run.WorkflowRunID,
+		tagCluster: cluster, tagNamespace: info.WorkflowNamespace,
 	}
 	if c.UI != "" {
 		tags[tagWorkflowURL] = fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s", c.UI, info.WorkflowNamespace, info.WorkflowExecution.ID, in.Run.WorkflowRunID)

@@ -2,13 +2,17 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
 	taskqueuepb "go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+
+	"github.com/duratune/duratune/activities"
 )
 
 // cluster answers Plan's questions to the Temporal server.
@@ -26,6 +30,38 @@ func (c cluster) Pollers(ctx context.Context, queue string) (int, error) {
 		return 0, fmt.Errorf("describe task queue %s: %w", queue, err)
 	}
 	return len(res.GetPollers()), nil
+}
+
+// ID is the cluster's id.
+func (c cluster) ID(ctx context.Context) (string, error) {
+	res, err := c.client.WorkflowService().GetClusterInfo(ctx, &workflowservice.GetClusterInfoRequest{})
+	if err != nil {
+		return "", fmt.Errorf("cluster info: %w", err)
+	}
+	return res.GetClusterId(), nil
+}
+
+// outcomes maps how an execution ended to the status of its MLflow run.
+var outcomes = map[enumspb.WorkflowExecutionStatus]string{
+	enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:  activities.RunFinished,
+	enumspb.WORKFLOW_EXECUTION_STATUS_FAILED:     activities.RunFailed,
+	enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:  activities.RunFailed,
+	enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED:   activities.RunKilled,
+	enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED: activities.RunKilled,
+}
+
+// Outcome describes an execution.
+func (c cluster) Outcome(ctx context.Context, workflowID, runID string) (string, bool, error) {
+	res, err := c.client.DescribeWorkflowExecution(ctx, workflowID, runID)
+	var gone *serviceerror.NotFound
+	if errors.As(err, &gone) {
+		return activities.RunKilled, true, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("describe %s: %w", workflowID, err)
+	}
+	status, ended := outcomes[res.GetWorkflowExecutionInfo().GetStatus()]
+	return status, ended, nil
 }
 
 // HasSearchAttributes reports whether the namespace knows all of the names. A server that does not let us ask (a cloud

@@ -1,6 +1,8 @@
 package workers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -47,7 +49,7 @@ type Base struct {
 //	DURATUNE_CACHE        local folder for downloads
 //	DURATUNE_TEMPORAL_UI  base address of the Temporal Web UI, for links
 //	DURATUNE_BUILD_ID     switches worker versioning on
-func Connect(getenv func(string) string) (*Base, error) {
+func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	slog.SetDefault(logger)
 	options, err := envconfig.LoadDefaultClientOptions()
@@ -69,7 +71,7 @@ func Connect(getenv func(string) string) (*Base, error) {
 	if err := os.MkdirAll(b.CacheDir, 0o755); err != nil {
 		return nil, fmt.Errorf("DURATUNE_CACHE: %w", err)
 	}
-	if b.Store, err = openStore(getenv); err != nil {
+	if b.Store, err = openStore(ctx, getenv); err != nil {
 		return nil, err
 	}
 	config, err := mlflow.ConfigFromEnv(getenv)
@@ -79,7 +81,7 @@ func Connect(getenv func(string) string) (*Base, error) {
 	if b.Tracking, err = mlflow.New(config); err != nil {
 		return nil, err
 	}
-	if b.Temporal, err = client.Dial(options); err != nil {
+	if b.Temporal, err = client.DialContext(ctx, options); err != nil {
 		return nil, fmt.Errorf("temporal at %s: %w", options.HostPort, err)
 	}
 	return b, nil
@@ -102,4 +104,17 @@ func (b *Base) New(queue string, getenv func(string) string, options worker.Opti
 			DefaultVersioningBehavior: workflow.VersioningBehaviorPinned}
 	}
 	return worker.New(b.Temporal, queue, options)
+}
+
+// openStore opens the store that DURATUNE_STORE names.
+func openStore(ctx context.Context, getenv func(string) string) (artifact.Store, error) {
+	uri := getenv("DURATUNE_STORE")
+	if uri == "" {
+		return nil, errors.New("DURATUNE_STORE is not set: name a place for checkpoints, e.g. s3://bucket/runs")
+	}
+	store, err := artifact.Open(ctx, uri, artifact.Config{})
+	if err != nil {
+		return nil, fmt.Errorf("DURATUNE_STORE: %w", err)
+	}
+	return store, nil
 }

@@ -26,7 +26,9 @@ type world struct {
 	closed []activities.CloseRunInput
 }
 
-func ref(name string) artifact.Ref { return artifact.Ref{URI: "s3://b/" + name, SHA256: name, Bytes: 1} }
+func ref(name string) artifact.Ref {
+	return artifact.Ref{URI: "s3://b/" + name, SHA256: name, Bytes: 1}
+}
 
 // newWorld registers the workflows; a test adds its own mocks, then calls happy for the rest.
 func newWorld(t *testing.T) *world {
@@ -58,6 +60,7 @@ func (w *world) happy() {
 	w.OnActivity(cpuActivity.LogModel, mock.Anything, mock.Anything).Return(activities.LogModelResult{ModelID: "m-1", ModelURI: "models:/m-1"}, nil).Maybe()
 	w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).Return(activities.LoadTestResult{Passed: true}, nil).Maybe()
 	w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(activities.PromoteResult{Version: "3", Alias: "champion"}, nil).Maybe()
+	w.OnActivity(cpuActivity.Sweep, mock.Anything, mock.Anything).Return(activities.SweepResult{}, nil).Maybe()
 	w.OnActivity(cpuActivity.CloseRun, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.CloseRunInput) error {
 		w.closed = append(w.closed, in)
 		return nil

@@ -35,6 +35,14 @@ func bulk(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
+// background is for housekeeping beside the run, whose failure is not the run's.
+func background(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: activities.Queue, Summary: summary, RetryPolicy: retry,
+		StartToCloseTimeout: time.Hour, ScheduleToCloseTimeout: 2 * time.Hour, HeartbeatTimeout: time.Minute,
+	})
+}
+
 // gpu is for work on a device. limits.max_wall_time bounds it; a cancelled run waits until the device is free.
 func gpu(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -14,4 +14,5 @@ func Register(w worker.WorkflowRegistry) {
 	w.RegisterWorkflowWithOptions(FineTune, pinned(FineTuneType))
 	w.RegisterWorkflowWithOptions(Promote, pinned(PromoteType))
 	w.RegisterWorkflowWithOptions(Validate, pinned(ValidateType))
+	w.RegisterWorkflowWithOptions(Reconcile, pinned(ReconcileType))
 }

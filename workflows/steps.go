@@ -31,6 +31,9 @@ type run struct {
 	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
 	microStep   int          // rows a forward pass; halved when the device is out of memory
 	last        activities.ValidateResult
+	best        artifact.Ref   // checkpoint with the best accuracy so far
+	latest      []artifact.Ref // checkpoints of the latest epochs that retention keeps
+	swept       workflow.Future
 	signature   activities.InferSignatureResult
 
 	status Status
@@ -136,7 +139,7 @@ func (r *run) validate(ctx workflow.Context, epoch int) error {
 	}
 	row := &r.result.Epochs[len(r.result.Epochs)-1]
 	row.EvalLoss, row.Accuracy, row.F1 = r.last.Loss, r.last.Accuracy, r.last.F1
-	r.status.BestAccuracy = max(r.status.BestAccuracy, r.last.Accuracy)
+	r.retain(ctx, epoch)
 	if err := r.remember(ctx); err != nil {
 		return err
 	}
@@ -144,6 +147,17 @@ func (r *run) validate(ctx workflow.Context, epoch int) error {
 		return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
 	}
 	return nil
+}
+
+// retain keeps the best checkpoint and the latest ones, and has the others removed while the run goes on.
+func (r *run) retain(ctx workflow.Context, epoch int) {
+	if r.best.IsZero() || r.last.Accuracy > r.status.BestAccuracy {
+		r.best, r.status.BestAccuracy = r.checkpoint, r.last.Accuracy
+	}
+	r.latest = append(r.latest, r.checkpoint)
+	r.latest = r.latest[max(0, len(r.latest)-max(1, r.recipe.Checkpoint.Keep)):]
+	in := activities.SweepInput{Run: r.id, Through: epoch, Keep: append([]artifact.Ref{r.best}, r.latest...)}
+	r.swept = workflow.ExecuteActivity(background(ctx, fmt.Sprintf("sweep through epoch %d", epoch)), cpuActivity.Sweep, in)
 }
 
 // inferSignature runs the recipe's inputs through the trained model.
@@ -231,6 +245,9 @@ func (r *run) close(ctx workflow.Context, err error) error {
 	}
 	if !r.mlflow || hasType(err, activities.TypeForkByReset) {
 		return err
+	}
+	if r.swept != nil {
+		_ = r.swept.Get(ctx, nil) // what could not be removed costs space, nothing else
 	}
 	r.say(ctx, "close")
 	cctx, cancel := cleanup(ctx, "close run: "+status)

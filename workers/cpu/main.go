@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -22,7 +23,7 @@ func main() {
 }
 
 func run() error {
-	base, err := workers.Connect(os.Getenv)
+	base, err := workers.Connect(context.Background(), os.Getenv)
 	if err != nil {
 		return err
 	}

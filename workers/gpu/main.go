@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -21,7 +22,7 @@ func main() {
 }
 
 func run() error {
-	base, err := workers.Connect(os.Getenv)
+	base, err := workers.Connect(context.Background(), os.Getenv)
 	if err != nil {
 		return err
 	}
