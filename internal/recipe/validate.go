@@ -1,0 +1,138 @@
+package recipe
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Validate checks every rule and returns all that are broken as [Problems], or nil. [Decode] has called it.
+func (r Recipe) Validate() error { return r.rules().err() }
+
+var (
+	namePattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
+	aliasPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	// versionPattern is what MLflow keeps for itself.
+	versionPattern = regexp.MustCompile(`^(latest|[vV][0-9]+)$`)
+)
+
+func (r Recipe) rules() Problems {
+	var p Problems
+	p.check(namePattern.MatchString(r.Name), "name", r.Name, "1 to 100 letters, digits, '.', '_' and '-'")
+	p.check(isText(r.Experiment, 250), "experiment", r.Experiment, "1 to 250 printable characters")
+	r.Data.rules(&p)
+	p.location("model.base", r.Model.Base, "folder")
+	p.check(isText(r.Model.Revision, 250) && !strings.ContainsAny(r.Model.Revision, " ?#%"), "model.revision", r.Model.Revision, "a branch, tag or commit")
+	p.between("tokenizer.max_length", r.Tokenizer.MaxLength, 2, 512)
+	p.oneOf("tokenizer.padding", r.Tokenizer.Padding, "max_length", "longest")
+	r.Train.rules(&p)
+	r.Signature.rules(&p)
+	r.Tracking.rules(&p)
+	r.LoadTest.rules(&p)
+	p.check(r.Checkpoint.EverySteps >= 0, "checkpoint.every_steps", r.Checkpoint.EverySteps, ">= 0")
+	p.check(r.Checkpoint.Keep >= 1, "checkpoint.keep", r.Checkpoint.Keep, ">= 1")
+	p.check(r.Limits.MaxWallTime > 0, "limits.max_wall_time", r.Limits.MaxWallTime, "> 0")
+	r.crossRules(&p)
+	return p
+}
+
+func (d Data) rules(p *Problems) {
+	p.location("data.source", d.Source, "file")
+	p.oneOf("data.format", d.Format, "auto", "tsv", "csv", "jsonl", "parquet")
+	p.check(d.Text != "", "data.text", d.Text, "a column")
+	p.check(d.Label != "" && d.Label != d.Text, "data.label", d.Label, "a column other than data.text")
+	p.check(len(d.Labels) >= 2 && len(d.Labels) <= 1000, "data.labels", d.Labels, "2 to 1,000 class names")
+	for i, label := range d.Labels {
+		path := fmt.Sprintf("data.labels[%d]", i)
+		p.check(isText(label, 250), path, label, "1 to 250 printable characters")
+		p.check(!slices.Contains(d.Labels[:i], label), path, label, "each label once")
+	}
+	p.check(d.TestFraction > 0 && d.TestFraction < 1, "data.test_fraction", d.TestFraction, "more than 0 and less than 1")
+}
+
+func (t Train) rules(p *Problems) {
+	p.between("train.epochs", t.Epochs, 1, 10_000)
+	p.between("train.batch_size", t.BatchSize, 1, 65_536)
+	p.between("train.eval_batch_size", t.EvalBatchSize, 1, 65_536)
+	p.between("train.gradient_accumulation_steps", t.GradientAccumulationSteps, 1, 65_536)
+	p.check(t.LearningRate > 0 && t.LearningRate <= 1, "train.learning_rate", t.LearningRate, "> 0 and <= 1")
+	p.oneOf("train.schedule", t.Schedule, "linear", "cosine", "constant")
+	p.check(t.WarmupSteps >= 0, "train.warmup_steps", t.WarmupSteps, ">= 0")
+	p.share("train.warmup_ratio", t.WarmupRatio)
+	p.check(t.WeightDecay >= 0 && t.WeightDecay <= 1, "train.weight_decay", t.WeightDecay, "0 to 1")
+	p.share("train.adam_beta1", t.AdamBeta1)
+	p.share("train.adam_beta2", t.AdamBeta2)
+	p.check(t.AdamEpsilon > 0 && t.AdamEpsilon <= 1, "train.adam_epsilon", t.AdamEpsilon, "> 0 and <= 1")
+	p.check(t.MaxGradNorm >= 0, "train.max_grad_norm", t.MaxGradNorm, ">= 0; 0 switches clipping off")
+	p.share("train.label_smoothing", t.LabelSmoothing)
+	p.check(t.LoggingSteps >= 1, "train.logging_steps", t.LoggingSteps, ">= 1")
+	p.oneOf("train.precision", t.Precision, "auto", "fp32", "tf32", "bf16")
+}
+
+func (s Signature) rules(p *Problems) {
+	p.texts("signature.inputs", s.Inputs)
+	if len(s.Inputs) > 0 || s.InputExample != nil { // else there is nothing to take its default from
+		p.texts("signature.input_example", s.InputExample)
+	}
+	p.between("signature.model_config.batch_size", s.ModelConfig.BatchSize, 1, 65_536)
+}
+
+func (t Tracking) rules(p *Problems) {
+	p.check(isText(t.ModelName, 250) && !strings.ContainsAny(t.ModelName, `/:.%"'`), "tracking.model_name", t.ModelName, `1 to 250 printable characters without / : . % " '`)
+	if t.RegisteredModel != "" {
+		p.check(isText(t.RegisteredModel, 250) && !strings.ContainsAny(t.RegisteredModel, "/:\"'`"), "tracking.registered_model", t.RegisteredModel, "at most 250 printable characters without / : and quotes")
+	}
+	if t.Alias != "" {
+		p.check(aliasPattern.MatchString(t.Alias) && !versionPattern.MatchString(t.Alias), "tracking.alias", t.Alias, "letters, digits, '_' and '-', but not latest or v1")
+	}
+}
+
+func (l LoadTest) rules(p *Problems) {
+	p.check(l.RatePerSecond > 0 && l.RatePerSecond <= 10_000, "load_test.rate_per_second", l.RatePerSecond, "> 0 and <= 10000")
+	p.check(l.Duration >= Duration(time.Second) && l.Duration <= Duration(time.Hour), "load_test.duration", l.Duration, "1s to 1h")
+	p.check(l.MaxP99 > 0, "load_test.max_p99", l.MaxP99, "> 0")
+	p.check(l.MaxErrorRate >= 0 && l.MaxErrorRate <= 1, "load_test.max_error_rate", l.MaxErrorRate, "0 to 1")
+}
+
+// crossRules are those between sections.
+func (r Recipe) crossRules(p *Problems) {
+	for i, e := range r.Examples {
+		p.check(e.Text != "", fmt.Sprintf("examples[%d].text", i), e.Text, "a text")
+		p.check(slices.Contains(r.Data.Labels, e.Label), fmt.Sprintf("examples[%d].label", i), e.Label, "one of data.labels")
+	}
+	if r.Tracking.RegisteredModel == "" && r.Tracking.Alias != "" {
+		p.add("tracking.registered_model", `""`, "a name, since tracking.alias is set")
+	}
+	requests := r.LoadTest.RatePerSecond * time.Duration(r.LoadTest.Duration).Seconds()
+	if !p.has("load_test.rate_per_second") && !p.has("load_test.duration") {
+		p.check(requests >= 1, "load_test.duration", r.LoadTest.Duration, "long enough for a request at load_test.rate_per_second")
+	}
+}
+
+func (p *Problems) between(path string, got, low, high int) {
+	p.check(got >= low && got <= high, path, got, fmt.Sprintf("%d to %d", low, high))
+}
+
+// share is a number in [0, 1).
+func (p *Problems) share(path string, got float64) {
+	p.check(got >= 0 && got < 1, path, got, ">= 0 and < 1")
+}
+
+func (p *Problems) oneOf(path, got string, want ...string) {
+	p.check(slices.Contains(want, got), path, got, strings.Join(want[:len(want)-1], ", ")+" or "+want[len(want)-1])
+}
+
+func (p *Problems) texts(path string, got []string) {
+	p.check(len(got) >= 1 && len(got) <= 100, path, got, "1 to 100 texts")
+	for i, text := range got {
+		p.check(text != "", fmt.Sprintf("%s[%d]", path, i), text, "a text")
+	}
+}
+
+// isText reports that s is of 1 to limit printable characters, not all of them spaces.
+func isText(s string, limit int) bool {
+	return strings.TrimSpace(s) != "" && len([]rune(s)) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}

@@ -1,0 +1,158 @@
+package recipe
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestRules(t *testing.T) {
+	for _, tc := range []struct {
+		path string
+		good []string
+		bad  []string
+	}{
+		{"name", []string{`"a"`, `"sms-spam_2.1"`}, []string{`""`, `"a/b"`, `"é"`, `"` + strings.Repeat("a", 101) + `"`}},
+		{"experiment", []string{`"Spam Classifier Training"`, `"日本"`}, []string{`""`, `" "`, `"a\nb"`}},
+		{"data.format", []string{`"auto"`, `"tsv"`, `"csv"`, `"jsonl"`, `"parquet"`}, []string{`""`, `"CSV"`, `"xml"`}},
+		{"data.text", []string{`"sms"`}, []string{`""`}},
+		{"data.label", []string{`"class"`}, []string{`""`, `"text"`}},
+		{"data.labels", []string{`["a", "b", "c"]`}, []string{`[]`, `["a"]`, `null`}},
+		{"data.test_fraction", []string{`0.5`, `1e-3`}, []string{`0`, `1`, `-0.1`, `2`}},
+		{"model.revision", []string{`"main"`, `"refs/pr/1"`, `"0123abc"`}, []string{`""`, `"a b"`, `"a?b"`}},
+		{"tokenizer.max_length", []string{`2`, `512`}, []string{`1`, `513`, `-1`, `1e2`, `99999999999999999999`}},
+		{"tokenizer.padding", []string{`"longest"`, `"max_length"`}, []string{`""`, `"none"`}},
+		{"train.epochs", []string{`1`}, []string{`0`, `-1`, `10001`}},
+		{"train.batch_size", []string{`1`}, []string{`0`}},
+		{"train.eval_batch_size", []string{`1`}, []string{`0`}},
+		{"train.gradient_accumulation_steps", []string{`1`}, []string{`0`}},
+		{"train.learning_rate", []string{`1e-8`, `1`}, []string{`0`, `-1`, `1.1`, `1e999`}},
+		{"train.schedule", []string{`"linear"`, `"cosine"`, `"constant"`}, []string{`"step"`}},
+		{"train.warmup_steps", []string{`0`, `100`}, []string{`-1`}},
+		{"train.warmup_ratio", []string{`0`, `0.1`}, []string{`-0.1`, `1`}},
+		{"train.weight_decay", []string{`0`, `0.01`}, []string{`-0.1`, `1.1`}},
+		{"train.adam_beta1", []string{`0`, `0.9`}, []string{`1`, `-1`}},
+		{"train.adam_beta2", []string{`0`, `0.999`}, []string{`1`, `-1`}},
+		{"train.adam_epsilon", []string{`1e-8`}, []string{`0`, `-1`}},
+		{"train.max_grad_norm", []string{`0`, `1.5`}, []string{`-1`}},
+		{"train.label_smoothing", []string{`0`, `0.1`}, []string{`1`, `-0.1`}},
+		{"train.logging_steps", []string{`1`}, []string{`0`}},
+		{"train.precision", []string{`"auto"`, `"fp32"`, `"tf32"`, `"bf16"`}, []string{`"fp16"`}},
+		{"train.seed", []string{`0`, `-1`, `9223372036854775807`}, []string{`1.5`, `9223372036854775808`}},
+		{"signature.inputs", []string{`["a"]`}, []string{`[]`, `null`}},
+		{"signature.input_example", []string{`["a"]`}, []string{`[]`}},
+		{"signature.model_config.batch_size", []string{`1`}, []string{`0`}},
+		{"tracking.model_name", []string{`"fine_tuned"`, `"my model"`}, []string{`""`, `"a/b"`, `"a.b"`, `"a:b"`, `"50%"`, `"it's"`}},
+		{"tracking.registered_model", []string{`""`, `"sms spam"`, `"a.b"`}, []string{`"a/b"`, `"a:b"`, `"it's"`}},
+		{"load_test.rate_per_second", []string{`0.5`, `50`}, []string{`0`, `-1`, `10001`}},
+		{"load_test.duration", []string{`"1s"`, `"1h"`}, []string{`"0s"`, `"-1s"`, `"2h"`, `10`}},
+		{"load_test.max_p99", []string{`"1ms"`}, []string{`"0s"`, `"-1s"`}},
+		{"load_test.max_error_rate", []string{`0`, `1`}, []string{`-0.1`, `1.1`}},
+		{"checkpoint.every_steps", []string{`0`, `100`}, []string{`-1`}},
+		{"checkpoint.keep", []string{`1`, `3`}, []string{`0`}},
+		{"limits.max_wall_time", []string{`"1m"`}, []string{`"0s"`, `"-1h"`}},
+	} {
+		t.Run(tc.path, func(t *testing.T) {
+			for _, value := range tc.good {
+				if _, err := Decode(with(t, tc.path, value)); err != nil {
+					t.Errorf("%s: %v", value, err)
+				}
+			}
+			for _, value := range tc.bad {
+				_, err := Decode(with(t, tc.path, value))
+				problems, _ := errors.AsType[Problems](err)
+				if len(problems) != 1 || problems[0].Path != tc.path {
+					t.Errorf("%s: %v, want one problem there", value, err)
+				}
+			}
+		})
+	}
+}
+
+func TestCrossRules(t *testing.T) {
+	for name, tc := range map[string]struct{ path, value, want string }{
+		"example's label":     {"examples", `[{"text": "a", "label": "egg"}]`, `examples[0].label: got "egg", want one of data.labels`},
+		"example's text":      {"examples", `[{"label": "ham"}]`, `examples[0].text: got "", want a text`},
+		"empty input":         {"signature.inputs", `["a", ""]`, `signature.inputs[1]: got "", want a text`},
+		"alias without model": {"tracking.alias", `"champion"`, `tracking.registered_model: got "", want a name, since tracking.alias is set`},
+		"reserved alias":      {"tracking", `{"registered_model": "m", "alias": "v1"}`, `tracking.alias: got "v1", want letters, digits, '_' and '-', but not latest or v1`},
+		"no request": {"load_test", `{"rate_per_second": 0.1, "duration": "5s"}`,
+			`load_test.duration: got "5s", want long enough for a request at load_test.rate_per_second`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Decode(with(t, tc.path, tc.value))
+			problems, _ := errors.AsType[Problems](err)
+			var all []string
+			for _, p := range problems {
+				all = append(all, p.Error())
+			}
+			if !strings.Contains(strings.Join(all, "\n"), tc.want) {
+				t.Errorf("got  %v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestValidateNotANumber(t *testing.T) {
+	r, err := Decode([]byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	r.Train.LearningRate = math.NaN()
+	if err := r.Validate(); err == nil || err.Error() != "invalid recipe: train.learning_rate: got NaN, want > 0 and <= 1" {
+		t.Error(err)
+	}
+}
+
+func TestLocations(t *testing.T) {
+	for path, tc := range map[string]struct{ good, bad []string }{
+		"data.source": {
+			[]string{"hf://ucirvine/sms_spam", "hf://datasets/a/b@main", "hf://imdb?split=test", "hf://a/b?config=c&split=s", "s3://bucket/key",
+				"s3://bucket/a/b.csv", "file:///data/x.csv", "file:spam-assassin/mails.jsonl", "file:x"},
+			[]string{"", "x.csv", "/x.csv", "http://host/x.csv", "hf://", "hf://a/b/c", "hf://user:tok@host/a", "hf://a/b?token=x", "hf://a/b?split=", "s3://bucket",
+				"s3:///key", "s3://bucket//key", "s3://bucket/../key", "s3://key:secret@bucket/k", "s3://b/k?X-Amz-Signature=secret", "file:", "file://",
+				"file:///", "file://host/x", "file:../x", "file:a/../../x", "file:///a/../b", "file:///x#secret", "%zz", "hf://hf_ABCDEFGHIJKLMNOPQRSTUVWX@a"},
+		},
+		"model.base": {
+			[]string{"hf://distilbert/distilbert-base-uncased", "hf://bert-base-uncased@v1", "s3://bucket/models/m", "file:///models/m/", "file:all-minilm-l6-v2"},
+			[]string{"", "all-minilm", "hf://a/b?split=test", "file:.", "file:..", "s3://user:secret@bucket/m"},
+		},
+	} {
+		for _, uri := range tc.good {
+			if _, err := Decode(with(t, path, `"`+uri+`"`)); err != nil {
+				t.Errorf("%s: %v", uri, err)
+			}
+		}
+		for _, uri := range tc.bad {
+			_, err := Decode(with(t, path, `"`+uri+`"`))
+			problems, _ := errors.AsType[Problems](err)
+			if len(problems) != 1 || problems[0].Path != path {
+				t.Errorf("%s: %v, want one problem at %s", uri, err, path)
+			}
+			for _, secret := range []string{"secret", "tok@", "token=x", "ABCDEFGH"} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("%s: the error repeats a secret: %v", uri, err)
+				}
+			}
+		}
+	}
+}
+
+func TestDurationText(t *testing.T) {
+	for text, want := range map[string]string{"24h": "24h", "90m": "1h30m", "3600s": "1h", "1h0m1s": "1h0m1s", "100ms": "100ms", "10m": "10m", "0": "0s"} {
+		var d Duration
+		if err := d.UnmarshalJSON([]byte(`"` + text + `"`)); err != nil || d.String() != want {
+			t.Errorf("%s became %s, %v; want %s", text, d, err, want)
+		}
+	}
+	var d Duration
+	for _, bad := range []string{`90`, `null`, `"ten"`, `""`} {
+		if err := d.UnmarshalJSON([]byte(bad)); err == nil {
+			t.Errorf("%s was taken for %s", bad, d)
+		}
+	}
+}
