@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const events = `
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"pass","Package":"p","Test":"TestA","Elapsed":0.1}
+{"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:3: got 1, want 2\n"}
+{"Action":"fail","Package":"p","Test":"TestB","Elapsed":0.2}
+{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:9: shared: sms not found\n"}
+{"Action":"skip","Package":"p","Test":"TestC"}
+{"Action":"output","Package":"p","Test":"TestD","Output":"    d_test.go:9: needs a GPU\n"}
+{"Action":"skip","Package":"p","Test":"TestD"}
+{"Action":"fail","Package":"p","Elapsed":0.4}
+`
+
+func TestReport(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out, false)
+	if err := r.read(strings.NewReader(events)); err != nil {
+		t.Fatal(err)
+	}
+	r.finish("unit")
+	if diff := cmp.Diff(Totals{Passed: 1, Failed: 1, Skipped: 2}, r.Totals); diff != "" {
+		t.Errorf("totals (-want +got):\n%s", diff)
+	}
+	for _, want := range []string{"FAIL p TestB", "got 1, want 2", "skipped p TestD: d_test.go:9: needs a GPU", "unit: 1 passed, 1 failed, 2 skipped"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report lacks %q:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "RUN") {
+		t.Errorf("the report shows what passed:\n%s", &out)
+	}
+}
+
+// TestStrict: in CI, a test that lacks ../shared fails.
+func TestStrict(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out, true)
+	if err := r.read(strings.NewReader(events)); err != nil {
+		t.Fatal(err)
+	}
+	r.finish("unit")
+	if r.Failed != 2 || r.Skipped != 1 || !strings.Contains(out.String(), "FAIL p TestC was skipped because ../shared is absent") {
+		t.Errorf("got %+v:\n%s", r.Totals, &out)
+	}
+}
+
+// TestPanicOutsideOfTests: a package may fail without a test that failed.
+func TestPanicOutsideOfTests(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out, false)
+	err := r.read(strings.NewReader(`{"Action":"output","Package":"p","Output":"panic: oh\n"}` + "\n" + `{"Action":"fail","Package":"p"}`))
+	if err != nil || r.Failed != 1 || !strings.Contains(out.String(), "panic: oh") {
+		t.Errorf("got %+v, %v:\n%s", r.Totals, err, &out)
+	}
+}
+
+func TestSum(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "totals")
+	for _, totals := range []Totals{{Passed: 3, Skipped: 1}, {Passed: 4}} {
+		r := report{Totals: totals}
+		if err := r.save(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		files []string
+		want  string
+		code  int
+	}{
+		{[]string{path}, "7 passed, 0 failed\n", 0},
+		{[]string{path + "x"}, "0 passed, 1 failed\n", 1},
+	}
+	for _, tt := range tests {
+		var out bytes.Buffer
+		if code := sum(tt.files, &out); code != tt.code || out.String() != tt.want {
+			t.Errorf("sum(%v) = %d and %q, want %d and %q", tt.files, code, &out, tt.code, tt.want)
+		}
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
