@@ -26,7 +26,8 @@ const (
 //
 // The URI may say which configuration and split are meant; the defaults are the card's default configuration (or the
 // only one) and train (or the only split). Files come from the revision itself or, where main holds no Parquet, from
-// the branch with the hub's own conversion; the commit is then of that branch, and works as a revision too.
+// the branch with the hub's own conversion; the commit is then of that branch. It works as a revision too, but knows no
+// default configuration, since the card is not on that branch.
 func (c *Client) Dataset(ctx context.Context, uri, revision string, progress ProgressFunc) (files, labels []string, commit string, err error) {
 	snap, u, err := c.open(ctx, TypeDataset, uri, revision)
 	if err != nil {

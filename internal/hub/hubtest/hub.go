@@ -2,6 +2,7 @@ package hubtest
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -58,21 +59,27 @@ func New(root, storageURL string) *Hub {
 // Server is a hub that runs, on two ports of 127.0.0.1.
 type Server struct {
 	*Hub
-	URL        string // HF_ENDPOINT
-	StorageURL string
+	URL string // HF_ENDPOINT
 }
 
 // Start runs a hub until the test ends.
 func Start(t testing.TB, root string) *Server {
 	t.Helper()
 	storage := httptest.NewUnstartedServer(nil)
-	h := New(root, "http://"+storage.Listener.Addr().String())
+	h := New(root, StorageURL(storage.Listener.Addr()))
 	storage.Config.Handler = h.Storage()
 	storage.Start()
 	t.Cleanup(storage.Close)
 	api := httptest.NewServer(h.API())
 	t.Cleanup(api.Close)
-	return &Server{Hub: h, URL: api.URL, StorageURL: storage.URL}
+	return &Server{Hub: h, URL: api.URL}
+}
+
+// StorageURL is the URL of a listener on the loopback address by another host name than the hub's: huggingface_hub does
+// not look at the port and would send the token to the same name.
+func StorageURL(addr net.Addr) string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	return "http://localhost:" + port
 }
 
 // Gate lets only the holder of token download the files of a repository ("models/owner/name").
