@@ -1,0 +1,130 @@
+package dataset
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// csv reads RFC 4180 with a header, as Python's csv module and pandas do: a quote opens a field only at its start, and
+// quoted line breaks are kept as they are. encoding/csv is not used: it drops carriage returns and has no limit on what
+// an unclosed quote swallows.
+type csv struct {
+	lines *lineReader
+	buf   []byte // the unquoted fields of a record, one after the other
+	ends  []int  // where each field ends in buf
+	width int    // fields of the header
+
+	text, label int // columns
+}
+
+func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
+	c := &csv{lines: lines}
+	if err := lines.skipBOM(); err != nil {
+		return nil, err
+	}
+	err := c.record()
+	if err == io.EOF {
+		return nil, &SourceError{name, "no header"}
+	}
+	if e, ok := errors.AsType[*RowError](err); ok {
+		return nil, &SourceError{name, "header: " + e.Reason}
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.width = len(c.ends)
+	columns := make([]string, c.width)
+	for i := range columns {
+		columns[i] = string(c.field(i))
+	}
+	for column, at := range map[string]*int{opt.Text: &c.text, opt.Label: &c.label} {
+		if *at = slices.Index(columns, column); *at < 0 {
+			return nil, missingColumn(name, column, columns)
+		}
+		if slices.Contains(columns[*at+1:], column) {
+			return nil, &SourceError{name, "two columns are called " + quote(column)}
+		}
+	}
+	return c, nil
+}
+
+func (c *csv) read(rec *record) error {
+	*rec = record{line: c.lines.line + 1}
+	if err := c.record(); err != nil {
+		return err
+	}
+	if len(c.ends) != c.width {
+		return &RowError{Reason: fmt.Sprintf("%d fields, the header has %d", len(c.ends), c.width)}
+	}
+	rec.label = value{kind: text, str: string(c.field(c.label))}
+	rec.text, rec.hasText = c.field(c.text), true
+	return nil
+}
+
+func (c *csv) field(i int) []byte {
+	start := 0
+	if i > 0 {
+		start = c.ends[i-1]
+	}
+	return c.buf[start:c.ends[i]]
+}
+
+// record splits the next record that is not an empty line into its fields.
+func (c *csv) record() error {
+	c.buf, c.ends = c.buf[:0], c.ends[:0]
+	line, err := c.lines.nextRow()
+	if err != nil {
+		return err
+	}
+	for {
+		var more bool
+		if len(line) > 0 && line[0] == '"' {
+			line, more, err = c.quoted(line[1:])
+		} else {
+			var plain []byte
+			plain, line, more = bytes.Cut(line, []byte(","))
+			c.buf = append(c.buf, plain...)
+		}
+		if err != nil {
+			return err
+		}
+		c.ends = append(c.ends, len(c.buf))
+		if !more {
+			return nil
+		}
+	}
+}
+
+// quoted reads a field whose opening quote is taken off, over as many lines as it has. It returns what follows the comma
+// behind it; more is false at the end of the record.
+func (c *csv) quoted(line []byte) (rest []byte, more bool, err error) {
+	opened := c.lines.line
+	for {
+		part, rest, closed := bytes.Cut(line, []byte(`"`))
+		c.buf = append(c.buf, part...)
+		switch {
+		case closed && len(rest) > 0 && rest[0] == '"': // a doubled quote
+			c.buf = append(c.buf, '"')
+			line = rest[1:]
+			continue
+		case closed:
+			rest = bytes.TrimSuffix(rest, []byte("\r"))
+			if len(rest) > 0 && rest[0] != ',' {
+				return nil, false, &RowError{Line: opened, Reason: "text behind a closing quote; a quote within a quoted field is doubled"}
+			}
+			return bytes.TrimPrefix(rest, []byte(",")), len(rest) > 0, nil
+		}
+		if line, err = c.lines.next(); err == io.EOF {
+			return nil, false, &RowError{Line: opened, Reason: "a quote is opened and never closed"}
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if c.buf = append(c.buf, '\n'); len(c.buf)+len(line) > c.lines.max {
+			return nil, false, &RowError{Line: opened, Reason: fmt.Sprintf("longer than %d bytes; is a quote not closed?", c.lines.max)}
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package dataset
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Names of the formats, as recipes write them.
+const (
+	FormatAuto    = "auto"
+	FormatTSV     = "tsv"
+	FormatCSV     = "csv"
+	FormatJSONL   = "jsonl"
+	FormatParquet = "parquet"
+)
+
+const (
+	sniffBytes = 4096
+	maxWindow  = 128 << 20 // of zstd, as its command line tool has it
+	freeBytes  = 64 << 20  // that any compressed file may expand to
+	maxRatio   = 256       // and how many times its size beyond; text rarely passes 20
+)
+
+// input is an open file with the format that reads it.
+type input struct {
+	format
+	name    string
+	closers []func() error
+}
+
+// openInput opens a file, takes off its compression and finds its format.
+func openInput(f File, opt Options) (in *input, err error) {
+	file, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	in = &input{name: f.Name, closers: []func() error{file.Close}}
+	defer func() {
+		if err != nil {
+			in.close()
+		}
+	}()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &SourceError{f.Name, "not a regular file"}
+	}
+	if info.Size() == 0 {
+		return nil, &SourceError{f.Name, "the file is empty"}
+	}
+	err = in.guard(func() error { return in.start(file, info.Size(), opt) })
+	return in, err
+}
+
+// next reads a record. A panic of a format library is an error that names the file.
+func (in *input) next(rec *record) error {
+	return in.guard(func() error { return in.format.read(rec) })
+}
+
+func (in *input) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &SourceError{in.name, fmt.Sprintf("cannot be read: %v", p)}
+		}
+	}()
+	return f()
+}
+
+func (in *input) close() {
+	for i := len(in.closers) - 1; i >= 0; i-- {
+		in.closers[i]() // only read from
+	}
+}
+
+// start sets in.format.
+func (in *input) start(file fs.File, size int64, opt Options) error {
+	r, err := in.plain(file, size, opt)
+	if err != nil {
+		return err
+	}
+	head, err := r.Peek(sniffBytes)
+	if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+		return in.readError(err)
+	}
+	if reason := unsupported(head); reason != "" {
+		return &SourceError{in.name, reason}
+	}
+	name := opt.Format
+	if name == "" || name == FormatAuto {
+		name = detect(in.name, head, newClasses(opt.Labels))
+	}
+	lines := &lineReader{r: r, max: opt.MaxRow, wrap: in.readError}
+	switch name {
+	case FormatTSV:
+		in.format = &tsv{lines: lines}
+		return lines.skipBOM()
+	case FormatJSONL:
+		in.format = newJSONL(lines, opt)
+		return lines.skipBOM()
+	case FormatCSV:
+		in.format, err = newCSV(in.name, lines, opt)
+		return err
+	case FormatParquet:
+		if len(in.closers) > 1 {
+			return &SourceError{in.name, "compressed Parquet cannot be read in place; decompress it (its pages are compressed already)"}
+		}
+		in.format, err = newParquet(in.name, file, opt)
+		return err
+	default:
+		return &SourceError{in.name, "unknown format " + quote(name) + "; the formats are auto, tsv, csv, jsonl and parquet"}
+	}
+}
+
+// plain takes off gzip or zstd, told by content. What comes out is bounded, since a small file can expand without end.
+func (in *input) plain(file io.Reader, size int64, opt Options) (*bufio.Reader, error) {
+	raw := bufio.NewReaderSize(file, 1<<16)
+	magic, err := raw.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, in.readError(err)
+	}
+	var plain io.Reader
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(raw)
+		if err != nil {
+			return nil, in.readError(err)
+		}
+		plain = z
+		in.closers = append(in.closers, z.Close)
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, in.readError(err)
+		}
+		plain = z
+		in.closers = append(in.closers, func() error { z.Close(); return nil })
+	default:
+		return raw, nil
+	}
+	limit := min(opt.MaxBytes, freeBytes+maxRatio*size)
+	return bufio.NewReaderSize(&bounded{plain, limit, limit}, 1<<16), nil
+}
+
+// readError names the file in what a decompressor says.
+func (in *input) readError(err error) error {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return err
+	}
+	if err == io.ErrUnexpectedEOF {
+		return &SourceError{in.name, "the compressed file ends too early"}
+	}
+	return &SourceError{in.name, err.Error()}
+}
+
+// bounded fails once more than left bytes were read.
+type bounded struct {
+	r           io.Reader
+	left, limit int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("expands to more than %d bytes", b.limit)
+	}
+	return n, err
+}
+
+// unsupported tells common files that are no data set by their first bytes.
+func unsupported(head []byte) string {
+	for magic, reason := range map[string]string{
+		"PK\x03\x04":                         "a zip archive (or a spreadsheet); extract it, or export CSV",
+		"BZh":                                "bzip2; gzip and zstd can be read",
+		"\xfd7zXZ\x00":                       "xz; gzip and zstd can be read",
+		"%PDF":                               "a PDF",
+		"\xff\xfe":                           "UTF-16; convert it to UTF-8",
+		"\xfe\xff":                           "UTF-16; convert it to UTF-8",
+		"version https://git-lfs.github.com": "a git-lfs pointer, not the data; fetch it with git lfs pull",
+	} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return reason
+		}
+	}
+	if len(head) > 262 && string(head[257:262]) == "ustar" {
+		return "a tar archive; extract it"
+	}
+	return ""
+}
+
+// detect finds the format by the file's name, then by its first bytes: Parquet's magic, the brace of a JSON object, and
+// a known label before a tab.
+func detect(name string, head []byte, known classes) string {
+	if bytes.HasPrefix(head, []byte("PAR1")) {
+		return FormatParquet
+	}
+	name = strings.ToLower(name)
+	for _, ending := range []string{".gz", ".zst", ".zstd"} {
+		name = strings.TrimSuffix(name, ending)
+	}
+	switch path.Ext(name) {
+	case ".csv":
+		return FormatCSV
+	case ".jsonl", ".ndjson", ".json":
+		return FormatJSONL
+	case ".tsv":
+		return FormatTSV
+	case ".parquet":
+		return FormatParquet
+	}
+	head = bytes.TrimPrefix(head, bom)
+	if trimmed := bytes.TrimLeft(head, " \t\r\n"); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
+		return FormatJSONL
+	}
+	line, _, _ := bytes.Cut(bytes.TrimLeft(head, "\r\n"), []byte("\n"))
+	if label, _, ok := bytes.Cut(line, []byte("\t")); ok {
+		if _, problem := known.named(string(label)); problem == "" {
+			return FormatTSV
+		}
+	}
+	return FormatCSV
+}

@@ -1,0 +1,284 @@
+package dataset
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/array"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+)
+
+// Bounds of an Arrow file of rows, on rows and on bytes of text. They decide where files and batches end, so the same
+// rows always give the same files.
+const (
+	shardRows  = 65_536
+	shardBytes = 256 << 20
+	batchRows  = 4_096
+	batchBytes = 4 << 20
+)
+
+const labelsKey = "duratune.labels" // schema metadata: the class names as a JSON list, in index order
+
+var rowFields = []arrow.Field{
+	{Name: "row", Type: arrow.PrimitiveTypes.Int64},
+	{Name: "text", Type: arrow.BinaryTypes.String},
+	{Name: "label", Type: arrow.PrimitiveTypes.Int64},
+}
+
+// fileWriter writes record batches as an Arrow file.
+type fileWriter struct {
+	builder *array.RecordBuilder
+	file    *ipc.FileWriter
+}
+
+func newFileWriter(w io.Writer, mem memory.Allocator, schema *arrow.Schema, opts ...ipc.Option) (*fileWriter, error) {
+	f, err := ipc.NewFileWriter(&position{w: w}, append(opts, ipc.WithSchema(schema), ipc.WithAllocator(mem))...)
+	if err != nil {
+		return nil, err
+	}
+	return &fileWriter{builder: array.NewRecordBuilder(mem, schema), file: f}, nil
+}
+
+// flush writes what was appended to the builder as one batch.
+func (f *fileWriter) flush() error {
+	rec := f.builder.NewRecord()
+	defer rec.Release()
+	if rec.NumRows() == 0 {
+		return nil
+	}
+	return f.file.Write(rec)
+}
+
+func (f *fileWriter) close() error {
+	defer f.builder.Release()
+	return errors.Join(f.flush(), f.file.Close())
+}
+
+// position lets arrow's file writer, which asks for its position and never moves, write to any writer.
+type position struct {
+	w io.Writer
+	n int64
+}
+
+func (p *position) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	p.n += int64(n)
+	return n, err
+}
+
+func (p *position) Seek(offset int64, whence int) (int64, error) {
+	if offset != 0 || whence != io.SeekCurrent {
+		return 0, errors.New("dataset: an Arrow file is written in one go")
+	}
+	return p.n, nil
+}
+
+// RowWriter writes rows as an Arrow file: row int64, text utf8, label int64, compressed with zstd, without nulls.
+type RowWriter struct {
+	*fileWriter
+	bytes int // of text in the batch
+}
+
+// NewRowWriter starts a file on w. The class names go into its schema.
+func NewRowWriter(w io.Writer, labels []string) (*RowWriter, error) {
+	return newRowWriter(w, labels, memory.NewGoAllocator())
+}
+
+func newRowWriter(w io.Writer, labels []string, mem memory.Allocator) (*RowWriter, error) {
+	names, err := json.Marshal(labels)
+	if err != nil {
+		return nil, err
+	}
+	meta := arrow.NewMetadata([]string{labelsKey}, []string{string(names)})
+	f, err := newFileWriter(w, mem, arrow.NewSchema(rowFields, &meta), ipc.WithZstd())
+	return &RowWriter{fileWriter: f}, err
+}
+
+// Write appends a row.
+func (w *RowWriter) Write(r Row) error {
+	w.builder.Field(0).(*array.Int64Builder).Append(r.Index)
+	w.builder.Field(1).(*array.StringBuilder).Append(r.Text)
+	w.builder.Field(2).(*array.Int64Builder).Append(int64(r.Label))
+	w.bytes += len(r.Text)
+	if w.builder.Field(0).Len() < batchRows && w.bytes < batchBytes {
+		return nil
+	}
+	w.bytes = 0
+	return w.flush()
+}
+
+// Close ends the file. It does not close the underlying writer.
+func (w *RowWriter) Close() error { return w.close() }
+
+// WriteShards writes rows as Arrow files 00000.arrow, 00001.arrow, … in dir, at most 65,536 rows each, and returns how
+// many rows there were and the digest of them all in order: hex SHA-256 over row number, class, length and bytes of
+// each text, whatever the files. done (may be nil) is told each finished file, which it may move or remove.
+func WriteShards(ctx context.Context, rows iter.Seq2[Row, error], labels []string, dir string, done func(path string, rows int) error) (n int, digest string, err error) {
+	s := shards{dir: dir, labels: labels, done: done}
+	defer func() { err = errors.Join(err, s.end()) }()
+	sum := sha256.New()
+	var head []byte
+	for row, err := range rows {
+		if err != nil {
+			return n, "", err
+		}
+		if n%progressEvery == 0 && ctx.Err() != nil {
+			return n, "", ctx.Err()
+		}
+		head = binary.LittleEndian.AppendUint64(head[:0], uint64(row.Index))
+		head = binary.LittleEndian.AppendUint64(head, uint64(row.Label))
+		head = binary.LittleEndian.AppendUint64(head, uint64(len(row.Text)))
+		sum.Write(head)
+		io.WriteString(sum, row.Text) // a hash does not fail
+		if err := s.write(row); err != nil {
+			return n, "", err
+		}
+		n++
+	}
+	return n, hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// shards is the state of WriteShards.
+type shards struct {
+	dir    string
+	labels []string
+	done   func(path string, rows int) error
+
+	file  *os.File // nil between two shards
+	w     *RowWriter
+	count int // shards begun
+	rows  int // in the open shard
+	bytes int
+}
+
+func (s *shards) write(r Row) error {
+	if s.file != nil && (s.rows == shardRows || s.bytes+len(r.Text) > shardBytes) {
+		if err := s.end(); err != nil {
+			return err
+		}
+	}
+	if s.file == nil {
+		if err := s.begin(); err != nil {
+			return err
+		}
+	}
+	s.rows++
+	s.bytes += len(r.Text)
+	return s.w.Write(r)
+}
+
+func (s *shards) begin() (err error) {
+	if s.file, err = os.Create(filepath.Join(s.dir, fmt.Sprintf("%05d.arrow", s.count))); err != nil {
+		return err
+	}
+	s.count++
+	s.rows, s.bytes = 0, 0
+	s.w, err = NewRowWriter(s.file, s.labels)
+	return err
+}
+
+func (s *shards) end() error {
+	if s.file == nil {
+		return nil
+	}
+	f := s.file
+	s.file = nil
+	if err := errors.Join(s.w.Close(), f.Close()); err != nil {
+		return err
+	}
+	if s.done == nil {
+		return nil
+	}
+	return s.done(f.Name(), s.rows)
+}
+
+// ReadRows yields the rows of an Arrow file that a [RowWriter] wrote.
+func ReadRows(path string) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		f, err := os.Open(path)
+		if err != nil {
+			yield(Row{}, err)
+			return
+		}
+		defer f.Close()
+		if err := readRows(f, memory.NewGoAllocator(), yield); err != nil {
+			yield(Row{}, &SourceError{path, err.Error()})
+		}
+	}
+}
+
+func readRows(r ipc.ReadAtSeeker, mem memory.Allocator, yield func(Row, error) bool) error {
+	f, err := openArrow(r, mem, rowFields)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for i := range f.NumRecords() {
+		rec, err := recordAt(f, i)
+		if err != nil {
+			return err
+		}
+		if !yieldBatch(rec, yield) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func yieldBatch(rec arrow.Record, yield func(Row, error) bool) bool {
+	defer rec.Release()
+	rows, texts, labels := rec.Column(0).(*array.Int64), rec.Column(1).(*array.String), rec.Column(2).(*array.Int64)
+	for i := range rec.NumRows() {
+		row := Row{Index: rows.Value(int(i)), Label: int(labels.Value(int(i)))}
+		row.Text = string([]byte(texts.Value(int(i)))) // a copy that outlives the batch
+		if !yield(row, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// openArrow opens an Arrow file that has these columns. arrow panics on some broken files.
+func openArrow(r ipc.ReadAtSeeker, mem memory.Allocator, want []arrow.Field) (f *ipc.FileReader, err error) {
+	defer recovered(&err)
+	if f, err = ipc.NewFileReader(r, ipc.WithAllocator(mem)); err != nil {
+		return nil, err
+	}
+	if got := f.Schema(); !arrow.NewSchema(got.Fields(), nil).Equal(arrow.NewSchema(want, nil)) {
+		return nil, fmt.Errorf("columns %v, want %v", got.Fields(), want)
+	}
+	return f, nil
+}
+
+func recordAt(f *ipc.FileReader, i int) (rec arrow.Record, err error) {
+	defer recovered(&err)
+	rec, err = f.RecordAt(i)
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range rec.Columns() {
+		if c.NullN() > 0 {
+			rec.Release()
+			return nil, fmt.Errorf("column %s has nulls", rec.ColumnName(i))
+		}
+	}
+	return rec, nil
+}
+
+// recovered turns a panic into an error.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("cannot be read: %v", p)
+	}
+}
