@@ -142,7 +142,7 @@ func TestLastingFaults(t *testing.T) {
 			if left := f.partials(t); (len(left) > 0) != c.partial {
 				t.Errorf("left behind: %v, want some: %v", left, c.partial)
 			}
-			if c.kind == hub.ErrCorrupt { // and the next call is not spoiled
+			if errors.Is(err, hub.ErrCorrupt) { // and the next call is not spoiled
 				if _, _, err := f.client.Model(t.Context(), modelURI, "main", nil); err != nil {
 					t.Errorf("the next call: %v", err)
 				}

@@ -12,12 +12,12 @@ import (
 func parquetClassNames(path string) (names map[string][]string, err error) {
 	defer func() { // the reader panics on some malformed footers
 		if r := recover(); r != nil {
-			err = fmt.Errorf("malformed Parquet: %v", r)
+			err = fmt.Errorf("malformed Parquet file: %v", r)
 		}
 	}()
 	r, err := file.OpenParquetFile(path, false)
 	if err != nil {
-		return nil, fmt.Errorf("open Parquet: %w", err)
+		return nil, fmt.Errorf("open Parquet file: %w", err)
 	}
 	defer r.Close()
 	value := r.MetaData().KeyValueMetadata().FindValue("huggingface")
@@ -30,7 +30,7 @@ func parquetClassNames(path string) (names map[string][]string, err error) {
 		} `json:"info"`
 	}
 	if err := json.Unmarshal([]byte(*value), &meta); err != nil {
-		return nil, fmt.Errorf("Parquet metadata %q: %w", "huggingface", err)
+		return nil, fmt.Errorf("metadata key huggingface: %w", err)
 	}
 	names = map[string][]string{}
 	for column, raw := range meta.Info.Features {

@@ -1,6 +1,8 @@
 package hubtest
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -49,25 +51,22 @@ func Status(code int, header ...string) Fault {
 // Cut closes the connection after n bytes of the body.
 func Cut(n int) Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		next.ServeHTTP(&limited{w, n, func() { panic(http.ErrAbortHandler) }}, r)
+		next.ServeHTTP(&limited{w, n, func() {}}, r)
 	}
 }
 
 // Hang stops after n bytes of the body and leaves the connection open until the client gives up.
 func Hang(n int) Fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		next.ServeHTTP(&limited{w, n, func() {
-			<-r.Context().Done()
-			panic(http.ErrAbortHandler)
-		}}, r)
+		next.ServeHTTP(&limited{w, n, func() { <-r.Context().Done() }}, r)
 	}
 }
 
-// limited passes left bytes through, then calls end, which does not return.
+// limited passes left bytes through, calls then, and closes the connection.
 type limited struct {
 	http.ResponseWriter
 	left int
-	end  func()
+	then func()
 }
 
 func (l *limited) Write(b []byte) (int, error) {
@@ -76,11 +75,14 @@ func (l *limited) Write(b []byte) (int, error) {
 		return l.ResponseWriter.Write(b)
 	}
 	_, _ = l.ResponseWriter.Write(b[:l.left])
-	if f, ok := l.ResponseWriter.(http.Flusher); ok {
-		f.Flush()
+	control := http.NewResponseController(l.ResponseWriter)
+	_ = control.Flush()
+	l.then()
+	conn, _, err := control.Hijack()
+	if err != nil {
+		return l.left, err
 	}
-	l.end()
-	return 0, http.ErrAbortHandler
+	return l.left, errors.Join(io.ErrClosedPipe, conn.Close())
 }
 
 // Rewrite serves another body, with the length that it has.
