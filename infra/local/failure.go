@@ -37,7 +37,7 @@ func printFailure(out io.Writer, err error) {
 		fmt.Fprintf(out, "FAILED in %s: %s\n  %s\n", where, app.Type(), strings.ReplaceAll(app.Message(), "\n", "\n  "))
 		var details json.RawMessage
 		if app.HasDetails() && app.Details(&details) == nil {
-			fmt.Fprintln(out, rawDetails(details))
+			fmt.Fprintln(out, pretty(details))
 		}
 	case errors.As(err, &terminated):
 		fmt.Fprintln(out, "TERMINATED")

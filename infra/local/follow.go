@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -227,11 +228,14 @@ func printResult(out io.Writer, r result) {
 	fmt.Fprintf(out, "MLflow     %s\n", r.MLflowRunURL)
 }
 
-// rawDetails renders details of an error for a reader.
-func rawDetails(details json.RawMessage) string {
-	text, err := json.MarshalIndent(details, "", "  ")
-	if err != nil {
-		return string(details)
+// readable undoes the escapes that encoding/json puts in for the sake of HTML.
+var readable = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
+
+// pretty indents a document and keeps the order of its keys.
+func pretty(doc json.RawMessage) string {
+	var out bytes.Buffer
+	if err := json.Indent(&out, doc, "", "  "); err != nil {
+		return string(doc)
 	}
-	return string(text)
+	return readable.Replace(out.String())
 }

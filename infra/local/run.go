@@ -73,11 +73,7 @@ func (a *app) validateVerb(ctx context.Context, args []string) error {
 		printFailure(f.out, err)
 		return errQuiet
 	}
-	text, err := json.MarshalIndent(frozen, "", "  ")
-	if err != nil {
-		return fmt.Errorf("local: %w", err)
-	}
-	fmt.Fprintf(f.out, "the recipe is valid; with every default it is\n%s\n", text)
+	fmt.Fprintf(f.out, "the recipe is valid; with every default it is\n%s\n", pretty(frozen))
 	return nil
 }
 
