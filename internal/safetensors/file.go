@@ -60,7 +60,7 @@ func mapFile(path string) ([]byte, error) {
 	}
 	head := make([]byte, 64)
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if err := checkStart(head[:n], info.Size()); err != nil {
