@@ -174,3 +174,13 @@ func (s *Scope) Floats(x Tensor) []float32 {
 	}
 	return unsafe.Slice((*float32)(lib.AtDataPtr(x.c)), n)
 }
+
+// Scalar reads a tensor of one element on the host.
+func (s *Scope) Scalar(x Tensor) float64 {
+	if s.err != nil || x.IsNone() {
+		return 0
+	}
+	v := lib.AtDoubleValueAtIndexes(x.c, nil, 0)
+	s.fail(lastError("scalar"))
+	return v
+}

@@ -164,16 +164,16 @@ struct Attention : Function<Attention> {
     bool packed = !q.defined();
     return {starts.const_data_ptr<int32_t>(), starts.numel() - 1, heads, qkv.size(1) / (packed ? 3 : 2) / heads, packed};
   }
-  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& qkv, const Tensor& starts, int64_t heads,
-                        const Keys& keys) {
+  static Tensor forward(AutogradContext* ctx, const std::optional<Tensor>& q, const Tensor& qkv, const Tensor& starts,
+                        int64_t heads, const Keys& keys) {
     TORCH_CHECK(qkv.is_cpu(), "attention: the tensor is not on the CPU");
-    Shape sh = shape(q, qkv, starts, heads);
-    Tensor kv = qkv.contiguous(), queries = q.defined() ? q.contiguous() : kv;
+    Shape sh = shape(q.value_or(Tensor()), qkv, starts, heads);
+    Tensor kv = qkv.contiguous(), queries = q ? q->contiguous() : kv;
     Tensor out = at::empty({queries.size(0), sh.k * heads}, kv.options());
     Tensor lse = at::empty({queries.size(0), heads}, kv.options().dtype(at::kFloat));
     float* lp = lse.data_ptr<float>();
     for_each(sh, [&](int64_t h, int64_t s) { forward_task(sh, queries, kv, out, lp, keys, h, s); });
-    ctx->save_for_backward({q.defined() ? queries : Tensor(), kv, starts, out, lse, keys.keys});
+    ctx->save_for_backward({q ? queries : Tensor(), kv, starts, out, lse, keys.keys});
     ctx->saved_data["heads"] = heads;
     ctx->saved_data["site"] = keys.site;
     ctx->saved_data["p"] = keys.p;
@@ -202,7 +202,7 @@ const Tensor& ref(dt_tensor t) {
 extern "C" char* dt_attention(dt_tensor* out, dt_tensor q, dt_tensor qkv, dt_tensor starts, int64_t heads, dt_drop drop) {
   try {
     Keys keys{drop.p > 0 ? ref(drop.keys) : Tensor(), drop.site, drop.p};
-    *out = new Tensor(Attention::apply(ref(q), ref(qkv), ref(starts), heads, keys));
+    *out = new Tensor(Attention::apply(q ? std::optional<Tensor>(ref(q)) : std::nullopt, ref(qkv), ref(starts), heads, keys));
     return nullptr;
   } catch (const std::exception& e) {
     return strdup(e.what());

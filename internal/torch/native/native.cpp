@@ -34,6 +34,8 @@ const Tensor& ref(dt_tensor t) {
   return t ? *static_cast<Tensor*>(t) : none;
 }
 
+std::optional<Tensor> maybe(dt_tensor t) { return t ? std::optional<Tensor>(ref(t)) : std::nullopt; }
+
 void give(dt_tensor* out, const Tensor& t) { *out = new Tensor(t); }
 
 // Rows of about this many elements go to a thread at once.
@@ -75,18 +77,25 @@ struct DropRef {
 
 void check_cpu(const Tensor& t, const char* op) { TORCH_CHECK(t.is_cpu(), op, ": the tensor is not on the CPU"); }
 
+// Weight is a parameter. It is no tensor argument of the functions below, so autograd does not follow it: its gradient is
+// written where grad points, as a side effect of the backward pass.
+struct Weight {
+  Tensor value, grad;
+
+  explicit Weight(const dt_param& p) : value(ref(p.value)), grad(ref(p.grad)) {}
+};
+
 // ---- linear ----
 
 struct Linear : Function<Linear> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& gw,
-                        const Tensor& gb, bool accumulate) {
-    Tensor input = x.scalar_type() == w.scalar_type() ? x : x.to(w.scalar_type());
-    ctx->save_for_backward({input, w});
-    ctx->saved_data["gw"] = gw;
-    ctx->saved_data["gb"] = gb;
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Weight& w, const Weight& b, bool accumulate) {
+    Tensor input = x.scalar_type() == w.value.scalar_type() ? x : x.to(w.value.scalar_type());
+    ctx->save_for_backward({input, w.value});
+    ctx->saved_data["gw"] = w.grad;
+    ctx->saved_data["gb"] = b.grad;
     ctx->saved_data["accumulate"] = accumulate;
     ctx->saved_data["dtype"] = static_cast<int64_t>(x.scalar_type());
-    return at::linear(input, w, b);
+    return at::linear(input, w.value, b.value);
   }
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     auto saved = ctx->get_saved_variables();
@@ -102,7 +111,7 @@ struct Linear : Function<Linear> {
     }
     Tensor dx;
     if (ctx->needs_input_grad(0)) dx = at::mm(g, w).to(static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
-    return {dx, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {dx, Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -181,28 +190,28 @@ struct Embed : Function<Embed> {
 // ---- LayerNorm(residual + dropout(h)) ----
 
 struct Norm : Function<Norm> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& h, const Tensor& residual, const Tensor& gamma, const Tensor& beta,
-                        const Tensor& ggamma, const Tensor& gbeta, double eps, const DropRef& drop, bool accumulate) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& h, const std::optional<Tensor>& residual, const Weight& gamma,
+                        const Weight& beta, double eps, const DropRef& drop, bool accumulate) {
     check_cpu(h, "norm");
     int64_t rows = h.size(0), n = h.size(1);
-    Tensor hc = h.contiguous(), rc = residual.defined() ? residual.contiguous() : residual;
-    Tensor y = at::empty({rows, n}, gamma.options()), xhat = at::empty_like(y), rstd = at::empty({rows}, gamma.options());
+    Tensor hc = h.contiguous(), rc = residual ? residual->contiguous() : Tensor();
+    Tensor y = at::empty({rows, n}, gamma.value.options()), xhat = at::empty_like(y), rstd = at::empty({rows}, y.options());
     dt::Drop d = dt::make_drop(drop.p);
-    const float *gm = gamma.const_data_ptr<float>(), *bt = beta.const_data_ptr<float>();
+    const float *gm = gamma.value.const_data_ptr<float>(), *bt = beta.value.const_data_ptr<float>();
     float *yp = y.data_ptr<float>(), *xp = xhat.data_ptr<float>(), *rp = rstd.data_ptr<float>();
     at::parallel_for(0, rows, grain(n), [&](int64_t from, int64_t to) {
       for (int64_t r = from; r < to; r++)
         rp[r] = dt::norm_row(yp + r * n, xp + r * n, read_row(hc, r, n, 0), rc.defined() ? read_row(rc, r, n, 1) : nullptr, gm,
                              bt, n, eps, drop.key(r), drop.p > 0 ? &d : nullptr);
     });
-    ctx->save_for_backward({xhat, rstd, gamma, drop.keys});
-    ctx->saved_data["ggamma"] = ggamma;
-    ctx->saved_data["gbeta"] = gbeta;
+    ctx->save_for_backward({xhat, rstd, gamma.value, drop.keys});
+    ctx->saved_data["ggamma"] = gamma.grad;
+    ctx->saved_data["gbeta"] = beta.grad;
     ctx->saved_data["site"] = drop.site;
     ctx->saved_data["p"] = drop.p;
     ctx->saved_data["accumulate"] = accumulate;
     ctx->saved_data["dtype"] = static_cast<int64_t>(h.scalar_type());
-    ctx->saved_data["residual"] = residual.defined();
+    ctx->saved_data["residual"] = residual.has_value();
     return y;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -237,7 +246,7 @@ struct Norm : Function<Norm> {
     at::parallel_for(0, n, grain(rows), [&](int64_t from, int64_t to) {
       dt::norm_columns_backward(gg, gb, gp, xp, rows, n, from, to);
     });
-    return {apart ? dh : dz, residual ? dz : Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    return {apart ? dh : dz, residual ? dz : Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -290,7 +299,7 @@ int dt_device(dt_tensor t) { return ref(t).is_cpu() ? -1 : ref(t).device().index
 char* dt_detach(dt_tensor* out, dt_tensor x) { GUARD(give(out, ref(x).detach());) }
 
 char* dt_linear(dt_tensor* out, dt_tensor x, dt_param w, dt_param b, int accumulate) {
-  GUARD(give(out, Linear::apply(ref(x), ref(w.value), ref(b.value), ref(w.grad), ref(b.grad), accumulate != 0));)
+  GUARD(give(out, Linear::apply(ref(x), Weight(w), Weight(b), accumulate != 0));)
 }
 
 char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positions, dt_param word, dt_param position, dt_param type,
@@ -302,8 +311,7 @@ char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positi
 
 char* dt_norm(dt_tensor* out, dt_tensor h, dt_tensor residual, dt_param gamma, dt_param beta, double eps, dt_drop drop,
               int accumulate) {
-  GUARD(give(out, Norm::apply(ref(h), ref(residual), ref(gamma.value), ref(beta.value), ref(gamma.grad), ref(beta.grad), eps,
-                              DropRef(drop), accumulate != 0));)
+  GUARD(give(out, Norm::apply(ref(h), maybe(residual), Weight(gamma), Weight(beta), eps, DropRef(drop), accumulate != 0));)
 }
 
 char* dt_dropout(dt_tensor* out, dt_tensor x, dt_drop drop) { GUARD(give(out, Dropout::apply(ref(x), DropRef(drop)));) }

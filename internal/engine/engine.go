@@ -1,0 +1,158 @@
+//go:build torch
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+
+	"github.com/duratune/duratune/internal/model"
+	"github.com/duratune/duratune/internal/torch"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// Engine is a train.Engine on the CPU.
+type Engine struct {
+	spec     train.Spec
+	config   model.Config
+	layout   *model.Layout
+	identity train.Identity
+
+	thread *torch.Thread
+	scope  *torch.Scope // owns what lives as long as the engine
+	model  *model.Model
+	value  torch.Tensor // [layout.Size] each, fp32
+	grad   torch.Tensor
+	anchor torch.Tensor
+	adam   torch.Adam
+
+	stats  []train.StepStats // since the last Sync
+	frozen bool              // a step was not finite
+	closed bool
+}
+
+var _ train.OpenFunc = Open
+
+// Open reads a model folder and makes an engine for it. It satisfies train.OpenFunc.
+func Open(ctx context.Context, spec train.Spec) (train.Engine, error) {
+	e, err := open(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func open(ctx context.Context, spec train.Spec) (*Engine, error) {
+	precision, err := checkSpec(&spec)
+	if err != nil {
+		return nil, err
+	}
+	config, err := model.ReadConfig(spec.ModelDir)
+	if err != nil {
+		return nil, err
+	}
+	if spec.MaxLength > config.MaxLength() {
+		return nil, &train.ConfigError{
+			File: filepath.Join(spec.ModelDir, "config.json"), Field: "max_position_embeddings",
+			Problem: fmt.Sprintf("has room for %d tokens, the recipe's max_length is %d", config.MaxLength(), spec.MaxLength),
+		}
+	}
+	cores := runtime.GOMAXPROCS(0) // honours the container's quota
+	thread, err := torch.NewThread(cores)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		spec: spec, config: config, layout: model.NewLayout(config, len(spec.Labels)), thread: thread, scope: torch.NewScope(),
+		identity: train.Identity{
+			Device: "cpu", InstructionSet: torch.InstructionSet(), Threads: cores, Libtorch: torch.Version, Precision: precision,
+		},
+	}
+	if err := thread.Do(ctx, e.load); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// checkSpec resolves the precision and what may be left out.
+func checkSpec(spec *train.Spec) (string, error) {
+	if len(spec.Labels) < 2 {
+		return "", fmt.Errorf("engine: got %d labels, want at least 2", len(spec.Labels))
+	}
+	if spec.MaxLength < 1 {
+		return "", fmt.Errorf("engine: got max length %d, want at least 1", spec.MaxLength)
+	}
+	if spec.MicroStep < 1 {
+		spec.MicroStep = max(1, spec.BatchSize)
+	}
+	switch spec.Precision {
+	case "auto", "fp32", "tf32", "": // TF32 is a licence to round, which a CPU does not make use of
+		return "fp32", nil
+	default:
+		return "", fmt.Errorf("engine: got precision %q, want auto, fp32, tf32 or bf16", spec.Precision)
+	}
+}
+
+// load allocates the buffers, reads the weights and makes the model.
+func (e *Engine) load() error {
+	s, n := e.scope, e.layout.Size
+	e.value = s.Zeros(torch.Float32, torch.CPU, n)
+	if !e.spec.Inference {
+		e.grad = s.Zeros(torch.Float32, torch.CPU, n)
+		e.adam = torch.Adam{
+			Master: e.value, Grad: e.grad, M: s.Zeros(torch.Float32, torch.CPU, n), V: s.Zeros(torch.Float32, torch.CPU, n),
+			Decayed: e.layout.Decayed, Beta1: e.spec.AdamBeta1, Beta2: e.spec.AdamBeta2, Eps: e.spec.AdamEpsilon,
+			Decay: e.spec.WeightDecay,
+		}
+	}
+	e.anchor = s.Anchor(torch.CPU)
+	values := s.Floats(e.value)
+	if err := s.Err(); err != nil {
+		return err
+	}
+	loaded, err := model.Load(e.spec.ModelDir, e.config, e.layout, e.spec.Seed, e.spec.Inference, values)
+	if err != nil {
+		return err
+	}
+	if len(loaded.Drawn)+len(loaded.Dropped) > 0 {
+		slog.Info("weights differ from the folder's", "dir", e.spec.ModelDir, "drawn", loaded.Drawn, "dropped", loaded.Dropped)
+	}
+	e.model = model.New(s, e.config, e.layout, model.Buffers{Value: e.value, Grad: e.grad})
+	return s.Err()
+}
+
+// Identity says what the bits depend on besides the inputs.
+func (e *Engine) Identity() train.Identity { return e.identity }
+
+// Memory reports the peak bytes of the process.
+func (e *Engine) Memory() train.Memory { return train.Memory{PeakHost: peakHost()} }
+
+// Close frees the engine's memory and ends its thread. A second call does nothing.
+func (e *Engine) Close() error {
+	if e.closed {
+		return nil
+	}
+	e.closed = true
+	err := e.thread.Do(context.Background(), func() error { e.scope.Close(); return nil })
+	e.thread.Close()
+	return err
+}
+
+// checkRows refuses sequences that the model cannot take, naming the row.
+func (e *Engine) checkRows(inputs [][]int32, name func(i int) string) error {
+	for i, seq := range inputs {
+		if len(seq) < 1 || len(seq) > e.spec.MaxLength {
+			return fmt.Errorf("engine: %s: %d tokens, want 1 to %d", name(i), len(seq), e.spec.MaxLength)
+		}
+		for _, id := range seq {
+			if id < 0 || int(id) >= e.config.Vocab {
+				return fmt.Errorf("engine: %s: token id %d is outside the model's vocabulary of %d", name(i), id, e.config.Vocab)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+//go:build torch
+
+package engine
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/duratune/duratune/internal/model"
+	"github.com/duratune/duratune/internal/safetensors"
+	"github.com/duratune/duratune/internal/train"
+)
+
+// golden is what internal/py/goldens/models.py recorded of one architecture.
+type golden struct {
+	dir     string
+	file    *safetensors.File
+	batches []train.Batch
+	labels  int
+
+	LR             float64   `json:"lr"`
+	WeightDecay    float64   `json:"weight_decay"`
+	Beta1          float64   `json:"beta1"`
+	Beta2          float64   `json:"beta2"`
+	Eps            float64   `json:"eps"`
+	MaxGradNorm    float64   `json:"max_grad_norm"`
+	LabelSmoothing float64   `json:"label_smoothing"`
+	Rates          []float64 `json:"rates"`
+	Decayed        []string  `json:"decayed"`
+}
+
+func eachGolden(t *testing.T, f func(t *testing.T, g *golden)) {
+	for _, name := range []string{model.DistilBERT, model.BERT, model.RoBERTa} {
+		t.Run(name, func(t *testing.T) { f(t, readGolden(t, name)) })
+	}
+}
+
+func readGolden(t *testing.T, name string) *golden {
+	t.Helper()
+	g := &golden{dir: filepath.Join("testdata", name)}
+	text, err := os.ReadFile(filepath.Join(g.dir, "golden.json"))
+	if err == nil {
+		err = json.Unmarshal(text, g)
+	}
+	if err == nil {
+		g.file, err = safetensors.Open(filepath.Join(g.dir, "golden.safetensors"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.file.Close() })
+	ids, shape := values[int32](t, g.file, "ids")
+	lengths, _ := values[int32](t, g.file, "lengths")
+	labels, _ := values[int64](t, g.file, "labels")
+	steps, rows, width := int(shape[0]), int(shape[1]), int(shape[2])
+	for s := range steps {
+		var b train.Batch
+		for r := range rows {
+			at := s*rows + r
+			b.InputIDs = append(b.InputIDs, ids[at*width:at*width+int(lengths[at])])
+			b.Labels = append(b.Labels, labels[at])
+			b.Rows = append(b.Rows, int64(at))
+			g.labels = max(g.labels, int(labels[at])+1)
+		}
+		g.batches = append(g.batches, b)
+	}
+	return g
+}
+
+// values copies a tensor of a file out.
+func values[E int32 | int64 | float32](t *testing.T, f *safetensors.File, name string) ([]E, []int64) {
+	t.Helper()
+	x, err := f.Tensor(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e E
+	out := make([]E, len(x.Data)/int(unsafe.Sizeof(e)))
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(out))), len(x.Data)), x.Data)
+	return out, x.Shape
+}
+
+func (g *golden) spec() train.Spec {
+	return train.Spec{
+		ModelDir: g.dir, Labels: slices.Repeat([]string{"x"}, g.labels), MaxLength: 32, Padding: "longest", BatchSize: 6, EvalBatch: 6,
+		MicroStep: 6, Precision: "fp32", Seed: 1, WeightDecay: g.WeightDecay, AdamBeta1: g.Beta1, AdamBeta2: g.Beta2,
+		AdamEpsilon: g.Eps, MaxGradNorm: g.MaxGradNorm, LabelSmoothing: g.LabelSmoothing,
+	}
+}
+
+func openEngine(t *testing.T, spec train.Spec) *Engine {
+	t.Helper()
+	e, err := open(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// worst is the largest difference relative to the largest magnitude of want.
+func worst(got, want []float32) float64 {
+	var diff, scale float64
+	for i := range want {
+		diff = math.Max(diff, math.Abs(float64(got[i]-want[i])))
+		scale = math.Max(scale, math.Abs(float64(want[i])))
+		if math.IsNaN(float64(got[i])) {
+			return math.Inf(1)
+		}
+	}
+	if scale == 0 {
+		return diff
+	}
+	return diff / scale
+}

@@ -1,0 +1,64 @@
+//go:build torch
+
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/duratune/duratune/internal/torch"
+)
+
+// evalTokens bounds the tokens of an evaluation batch: enough for the matrix products to be efficient, little enough for
+// their operands to stay in the cache.
+const evalTokens = 1024
+
+// Logits runs the model in evaluation mode, long sequences first, and returns the results in the order of inputs.
+func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
+	if err := e.checkRows(inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
+		return nil, err
+	}
+	order := make([]int, len(inputs))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(inputs[b]), len(inputs[a])) })
+	out := make([][]float32, len(inputs))
+	for done := 0; done < len(order); {
+		n, tokens := 0, 0
+		for done+n < len(order) && (n == 0 || tokens+len(inputs[order[done+n]]) <= evalTokens) {
+			tokens += len(inputs[order[done+n]])
+			n++
+		}
+		chunk := order[done : done+n]
+		if err := e.thread.Do(ctx, func() error { return e.logits(inputs, chunk, out) }); err != nil {
+			return nil, err
+		}
+		done += n
+		if progress != nil {
+			progress(done)
+		}
+	}
+	return out, nil
+}
+
+// logits fills out for the inputs that chunk names.
+func (e *Engine) logits(inputs [][]int32, chunk []int, out [][]float32) error {
+	s := torch.NewScope()
+	defer s.Close()
+	seqs := make([][]int32, len(chunk))
+	for i, at := range chunk {
+		seqs[i] = inputs[at]
+	}
+	values := s.Floats(e.model.Forward(s, e.anchor, e.model.Pack(s, seqs, nil, 0, 0)))
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("engine: logits: %w", err)
+	}
+	c := len(e.spec.Labels)
+	for i, at := range chunk {
+		out[at] = slices.Clone(values[i*c : (i+1)*c])
+	}
+	return nil
+}

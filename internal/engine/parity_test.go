@@ -1,0 +1,158 @@
+//go:build torch
+
+package engine
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/duratune/duratune/internal/torch"
+)
+
+func TestLogitsMatchTransformers(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		e := openEngine(t, g.spec())
+		got, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := values[float32](t, g.file, "logits")
+		d := worst(slices.Concat(got...), want)
+		t.Logf("largest difference of logits: %.1e", d)
+		if d > 1e-5 {
+			t.Errorf("logits differ by %v of their scale, want at most 1e-5", d)
+		}
+	})
+}
+
+func TestGradientsMatchTransformers(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		e := openEngine(t, g.spec())
+		largest := gradientError(t, g, e)
+		t.Logf("largest difference of gradients: %.1e", largest)
+	})
+}
+
+// isKeyBias names the one kind of weight that cannot be compared: what is added to all keys adds the same to all scores of a
+// query, which softmax does not see. Its gradient is rounding on both sides, and AdamW makes whole steps of rounding.
+func isKeyBias(name string) bool {
+	return strings.HasSuffix(name, "self.key.bias") || strings.HasSuffix(name, "k_lin.bias")
+}
+
+// gradientError compares every gradient of batch 0 by name and returns the largest difference.
+func gradientError(t *testing.T, g *golden, e *Engine) float64 {
+	t.Helper()
+	var largest float64
+	err := e.thread.Do(t.Context(), func() error {
+		defer e.clearWordRows(g.batches[0].InputIDs)
+		for from := 0; from < len(g.batches[0].Rows); from += e.spec.MicroStep {
+			if _, err := e.microStep(0, g.batches[0], from, min(from+e.spec.MicroStep, len(g.batches[0].Rows))); err != nil {
+				return err
+			}
+		}
+		grads := e.scope.Floats(e.grad)
+		for _, w := range e.layout.Weights {
+			want, _ := values[float32](t, g.file, "grad."+w.Name)
+			d := worst(grads[w.Offset:w.Offset+w.Size], want)
+			if isKeyBias(w.Name) {
+				continue
+			}
+			if d > 1e-4 {
+				t.Errorf("%s: differs by %v of its scale", w.Name, d)
+			}
+			largest = math.Max(largest, d)
+		}
+		return e.scope.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return largest
+}
+
+func TestTenStepsMatchPyTorch(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		for _, micro := range []int{6, 4, 1} { // accumulation changes nothing
+			spec := g.spec()
+			spec.MicroStep = micro
+			compareSteps(t, g, openEngine(t, spec))
+		}
+	})
+}
+
+func compareSteps(t *testing.T, g *golden, e *Engine) {
+	t.Helper()
+	for s, b := range g.batches {
+		if err := e.Step(t.Context(), int64(s), g.Rates[s], b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stats, err := e.Sync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	losses, _ := values[float32](t, g.file, "losses")
+	norms, _ := values[float32](t, g.file, "norms")
+	var loss, norm, weights float64
+	for s, st := range stats {
+		if st.Step != int64(s) || !st.Finite {
+			t.Errorf("step %d: %+v", s, st)
+		}
+		loss = math.Max(loss, math.Abs(float64(st.Loss-losses[s])))
+		norm = math.Max(norm, math.Abs(float64(st.GradNorm-norms[s]))/float64(norms[s]))
+	}
+	if len(stats) != len(losses) || loss > 1e-4 || norm > 1e-4 {
+		t.Errorf("%d steps, losses differ by %v, norms by %v of themselves", len(stats), loss, norm)
+	}
+	after := e.scope.Floats(e.value)
+	for _, w := range e.layout.Weights {
+		want, _ := values[float32](t, g.file, "after."+w.Name)
+		if isKeyBias(w.Name) {
+			continue
+		}
+		d := worst(after[w.Offset:w.Offset+w.Size], want)
+		weights = math.Max(weights, d)
+		if d > 1e-4 {
+			t.Errorf("%s: differs by %v of its scale after ten steps", w.Name, d)
+		}
+	}
+	t.Logf("micro-batch %d: largest difference of losses %.1e, norms %.1e, weights %.1e", e.spec.MicroStep, loss, norm, weights)
+}
+
+func TestDecayGroupsAreTrainers(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		l := openEngine(t, g.spec()).layout
+		var got []string
+		for _, w := range l.Weights {
+			if w.Offset < l.Decayed {
+				got = append(got, w.Name)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, g.Decayed) {
+			t.Errorf("decayed are\n%v\nwant\n%v", got, g.Decayed)
+		}
+	})
+}
+
+func TestNoTensorOutlivesItsStep(t *testing.T) {
+	g := readGolden(t, "bert")
+	e := openEngine(t, g.spec())
+	var live int64
+	for s := range 20 {
+		if err := e.Step(t.Context(), int64(s), 1e-4, g.batches[s%len(g.batches)]); err != nil {
+			t.Fatal(err)
+		}
+		if s == 0 {
+			live = torch.Live()
+		}
+	}
+	if _, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil); err != nil {
+		t.Fatal(err)
+	}
+	if now := torch.Live(); now != live {
+		t.Errorf("%d tensors after 20 steps, %d after the first", now, live)
+	}
+}
