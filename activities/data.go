@@ -1,13 +1,21 @@
 package activities
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"go.temporal.io/sdk/activity"
 
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/hub"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/tokenizer"
 )
@@ -40,6 +48,73 @@ type Share struct {
 type Shards struct {
 	Shards []artifact.Ref     `json:"shards"`
 	Stats  dataset.TokenStats `json:"stats,omitzero"`
+}
+
+// LoadSplit reads the source, splits it exactly, and stores both shares as Arrow files. The split is a function of the
+// rows' content and the recipe's seeds alone.
+func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitResult, err error) {
+	defer func() { err = edge(err) }()
+	if err := in.Run.guard(ctx); err != nil {
+		return res, err
+	}
+	files, commit, err := c.locateData(ctx, in.Data)
+	if err != nil {
+		return res, err
+	}
+	dir, err := os.MkdirTemp(c.CacheDir, "split-")
+	if err != nil {
+		return res, err
+	}
+	defer os.RemoveAll(dir)
+	rows := dataset.Read(ctx, files, dataset.Options{Format: in.Data.Format, Text: in.Data.Text, Label: in.Data.Label, Labels: in.Data.Labels})
+	split, err := dataset.SplitRows(ctx, rows, dataset.SplitSpec{
+		TestFraction: in.Data.TestFraction, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
+		Progress: func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) },
+	})
+	if err != nil {
+		return res, err
+	}
+	defer split.Close()
+	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Commit: commit}
+	if res.Train, err = c.putShare(ctx, in, "train", split.Train, filepath.Join(dir, "train")); err != nil {
+		return res, err
+	}
+	res.Test, err = c.putShare(ctx, in, "test", split.Test, filepath.Join(dir, "test"))
+	return res, err
+}
+
+// locateData gives the local files of a source, downloaded first if it is on a hub.
+func (c *CPU) locateData(ctx context.Context, d recipe.Data) (files []dataset.File, commit string, err error) {
+	if strings.HasPrefix(d.Source, "hf://") {
+		paths, _, commit, err := c.Hub.Dataset(ctx, d.Source, hub.DefaultRevision, func(p hub.Progress) {
+			beat(ctx, Heartbeat{Phase: "download " + p.File, Percent: p.Percent()})
+		})
+		return dataset.LocalFiles(paths...), commit, err
+	}
+	files, err = c.Roots.Files(d.Source)
+	return files, "", err
+}
+
+// putShare writes one side as Arrow files below dir, stores each as soon as it is whole, and publishes their manifest.
+func (c *CPU) putShare(ctx context.Context, in LoadSplitInput, name string, side *dataset.Side, dir string) (Share, error) {
+	prefix := in.Run.attempt(ctx, in.Run.Key+"/"+name)
+	share := Share{Name: name, NumRows: side.NumRows, LabelCounts: side.LabelCounts}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return share, err
+	}
+	var shards Shards
+	_, digest, err := dataset.WriteShards(ctx, side.Rows(), in.Data.Labels, dir, func(path string, _ int) error {
+		defer os.Remove(path)
+		ref, err := putFile(ctx, c.Store, prefix+"/"+filepath.Base(path), path, func(int64) { beat(ctx, Heartbeat{Phase: "store " + name}) })
+		shards.Shards = append(shards.Shards, ref)
+		return err
+	})
+	if err != nil {
+		return share, fmt.Errorf("%s rows: %w", name, err)
+	}
+	share.Digest = digest
+	share.Rows, err = putManifest(ctx, c.Store, prefix, shards)
+	return share, err
 }
 
 // TokenizeInput is a share and the tokenizer.
@@ -75,8 +150,11 @@ func (c *CPU) Tokenize(ctx context.Context, in TokenizeInput) (res TokenizeResul
 		return res, err
 	}
 	key := "tokens/" + dataset.TokenKey(in.Share.Digest, folder.Files["tokenizer.json"].SHA256, in.MaxLength)
-	if found, ok := c.cachedTokens(ctx, key); ok {
-		return found, nil
+	if res, err = c.cachedTokens(ctx, key); err == nil {
+		return res, nil
+	}
+	if !errors.Is(err, artifact.ErrNotFound) && !corrupt(err) {
+		return res, err
 	}
 	tok, err := tokenizer.Load(filepath.Join(dir, "tokenizer.json"))
 	if err != nil {
@@ -86,8 +164,8 @@ func (c *CPU) Tokenize(ctx context.Context, in TokenizeInput) (res TokenizeResul
 	if err != nil {
 		return res, err
 	}
-	out := Shards{}
-	prefix := in.Run.attempt(ctx, in.Run.Key+"/tokenize-"+in.Share.Name)
+	var out Shards
+	prefix := fmt.Sprintf("%s/%s-%03d", key, in.Run.Key, activity.GetInfo(ctx).Attempt)
 	for i, shard := range rows.Shards {
 		ref, stats, err := c.tokenizeShard(ctx, tok, shard, fmt.Sprintf("%s/%05d.arrow", prefix, i), in)
 		if err != nil {
@@ -96,9 +174,65 @@ func (c *CPU) Tokenize(ctx context.Context, in TokenizeInput) (res TokenizeResul
 		out.Shards = append(out.Shards, ref)
 		out.Stats = out.Stats.Add(stats)
 	}
-	ref, err := c.publishTokens(ctx, key, prefix, out)
+	return c.publishTokens(ctx, key, out)
+}
+
+// cachedTokens finds an equal share that was tokenized before and verifies its shards. ErrNotFound: there is none.
+func (c *CPU) cachedTokens(ctx context.Context, key string) (TokenizeResult, error) {
+	body, ref, err := c.Store.Get(ctx, key+"/manifest.json", maxManifest)
 	if err != nil {
-		return res, err
+		return TokenizeResult{}, err
 	}
-	return tokenized(ref, out, false), nil
+	var shards Shards
+	if err := json.Unmarshal(body, &shards); err != nil {
+		return TokenizeResult{}, fmt.Errorf("%s: %w: %w", ref.URI, artifact.ErrCorrupt, err)
+	}
+	for _, shard := range shards.Shards {
+		if _, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects")); err != nil {
+			return TokenizeResult{}, err
+		}
+		beat(ctx, Heartbeat{Phase: "verify cached tokens"})
+	}
+	return tokenized(ref, shards, true), nil
+}
+
+// publishTokens makes the shards findable by their key. Whoever comes second finds equal tokens and uses those; only an
+// entry that did not verify is replaced.
+func (c *CPU) publishTokens(ctx context.Context, key string, out Shards) (TokenizeResult, error) {
+	body, err := json.Marshal(out)
+	if err != nil {
+		return TokenizeResult{}, fmt.Errorf("manifest: %w", err)
+	}
+	ref, err := c.Store.Put(ctx, key+"/manifest.json", bytes.NewReader(body), nil)
+	return tokenized(ref, out, false), err
+}
+
+// tokenizeShard turns one Arrow file of rows into one of tokens and stores it under key.
+func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard artifact.Ref, key string, in TokenizeInput) (artifact.Ref, dataset.TokenStats, error) {
+	var stats dataset.TokenStats
+	path, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects"))
+	if err != nil {
+		return artifact.Ref{}, stats, err
+	}
+	f, err := os.CreateTemp(c.CacheDir, "tokens-")
+	if err != nil {
+		return artifact.Ref{}, stats, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	stats, err = dataset.Tokenize(ctx, dataset.ReadRows(path), tok, in.MaxLength, f, func(rows int) {
+		beat(ctx, Heartbeat{Phase: "tokenize " + in.Share.Name, Percent: 100 * float64(rows) / float64(max(1, in.Share.NumRows))})
+	})
+	if err != nil {
+		return artifact.Ref{}, stats, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return artifact.Ref{}, stats, err
+	}
+	ref, err := c.Store.Put(ctx, key, f, func(int64) { beat(ctx, Heartbeat{Phase: "store tokens"}) })
+	return ref, stats, err
+}
+
+func tokenized(ref artifact.Ref, s Shards, cached bool) TokenizeResult {
+	return TokenizeResult{Tokens: ref, NumRows: s.Stats.Rows, NumTokens: s.Stats.Tokens, Truncated: s.Stats.Truncated, Cached: cached}
 }

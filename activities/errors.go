@@ -16,6 +16,7 @@ import (
 	"github.com/duratune/duratune/internal/hub"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
+	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/tokenizer"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -76,7 +77,10 @@ var rules = []rule{
 	{kind: TypeTrackingUnavailable, retry: true, delay: outageDelay, match: is(mlflow.ErrUnavailable)},
 	{kind: TypeTrackingRejected, match: is(mlflow.ErrRejected)},
 	{kind: TypeHubUnavailable, retry: true, delay: outageDelay, match: is(hub.ErrUnavailable)},
+	{kind: TypeStoreDenied, match: is(artifact.ErrInvalidKey)},
+	{kind: TypeStoreDenied, match: is(artifact.ErrExists)},
 	{kind: TypeModelIncompatible, match: as[*train.TensorError]},
+	{kind: TypeModelIncompatible, match: as[*safetensors.Error]},
 	{kind: TypeModelIncompatible, match: as[*train.ConfigError]},
 	{kind: TypeModelIncompatible, match: as[*tokenizer.UnsupportedError]},
 	{kind: TypeModelIncompatible, match: as[*modelError]},

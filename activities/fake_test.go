@@ -245,3 +245,23 @@ func (b *bench) history() map[string]int {
 	}
 	return seen
 }
+
+// writeTokens writes rows as a token file whose ids are the rows' numbers.
+func writeTokens(t *testing.T, path string, rows []dataset.Row) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	seq := func(yield func(dataset.Row, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
+	if _, err := dataset.Tokenize(t.Context(), seq, constantEncoder{}, 16, f, nil); err != nil {
+		t.Fatal(err)
+	}
+}

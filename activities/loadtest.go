@@ -183,24 +183,24 @@ func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res
 	if err != nil {
 		return err
 	}
+	limits := loadtest.Limits{P99: time.Duration(in.Limits.MaxP99), ErrorRate: in.Limits.MaxErrorRate}
 	out, err := loadtest.Run(ctx, loadtest.Config{
-		Rate: in.Limits.RatePerSecond, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: texts,
-		MaxP99: time.Duration(in.Limits.MaxP99), MaxErrorRate: in.Limits.MaxErrorRate,
-	}, m.predict, func(p loadtest.Progress) { beat(ctx, Heartbeat{Phase: "load test", Percent: p.Percent}) })
+		Rate: in.Limits.RatePerSecond, Warmup: trafficWarmup, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: texts, Limits: limits,
+	}, m.predict, func(p loadtest.Progress) {
+		beat(ctx, Heartbeat{Phase: "load test", Percent: 100 * float64(p.Done) / float64(max(1, p.Planned))})
+	})
 	if err != nil {
 		return err
 	}
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	res.Requests, res.Errors, res.Throughput = out.Requests, out.Errors, out.Throughput
 	res.P50, res.P95, res.P99 = ms(out.P50), ms(out.P95), ms(out.P99)
-	if limit := time.Duration(in.Limits.MaxP99); out.P99 > limit {
-		res.Reasons = append(res.Reasons, fmt.Sprintf("p99 latency %s is over load_test.max_p99 %s", out.P99.Round(time.Millisecond), limit))
-	}
-	if rate := float64(out.Errors) / math.Max(1, float64(out.Requests)); rate > in.Limits.MaxErrorRate {
-		res.Reasons = append(res.Reasons, fmt.Sprintf("error rate %.4f is over load_test.max_error_rate %g", rate, in.Limits.MaxErrorRate))
-	}
+	res.Reasons = append(res.Reasons, out.Violations(limits)...)
 	return nil
 }
+
+// trafficWarmup is answered but not measured.
+const trafficWarmup = 2 * time.Second
 
 // trafficTexts bounds how many different texts the traffic is made of.
 const trafficTexts = 4096

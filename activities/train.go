@@ -123,7 +123,7 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 	if err != nil {
 		return TrainEpochResult{}, err
 	}
-	e.track = startTracker(ctx, log, e.push(e.in.Run), e.Logger, trackInterval)
+	e.track = startTracker(ctx, log, push(e.Tracking, e.in.Run), e.Logger, trackInterval)
 	e.resident.checkpoint = "" // between two checkpoints until the epoch is committed
 	state, err = train.Epoch(ctx, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
 		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) }, Checkpoint: e.checkpoint,
@@ -197,7 +197,7 @@ func (e *epoch) finish(ctx context.Context, st train.State) error {
 	if err != nil {
 		return err
 	}
-	if err := e.push(e.in.Run)(ctx, points); err != nil {
+	if err := push(e.Tracking, e.in.Run)(ctx, points); err != nil {
 		e.Logger.Warn("metrics not sent, will be sent later", "error", err)
 	}
 	return nil

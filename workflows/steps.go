@@ -232,7 +232,7 @@ func (r *run) bounded(ctx workflow.Context) (workflow.Context, workflow.CancelFu
 func (r *run) close(ctx workflow.Context, err error) error {
 	if r.overtime {
 		limit := time.Duration(r.recipe.Limits.MaxWallTime)
-		err = temporal.NewNonRetryableApplicationError(fmt.Sprintf("limits.max_wall_time of %s is over", limit), activities.TypeTimeLimit, err)
+		err = temporal.NewNonRetryableApplicationError(fmt.Sprintf("limits.max_wall_time of %s is over", limit), activities.TypeTimeLimit, nil)
 	}
 	status := activities.RunFinished
 	switch {
