@@ -39,6 +39,8 @@ type Client struct {
 
 	info serverInfo
 	s3   s3State
+
+	multipartFrom int64 // bytes; multipartMin but in tests
 }
 
 // New returns a client. Nothing is sent.
@@ -55,10 +57,11 @@ func New(cfg Config) (*Client, error) {
 		cfg.Timeout = defaultTimeout
 	}
 	return &Client{
-		cfg:   cfg,
-		base:  base,
-		http:  newHTTP(tlsConfig),
-		cloud: newHTTP(&tls.Config{InsecureSkipVerify: cfg.S3.InsecureTLS}), //nolint:gosec // the user's own setting
+		cfg:           cfg,
+		base:          base,
+		http:          newHTTP(tlsConfig),
+		cloud:         newHTTP(&tls.Config{InsecureSkipVerify: cfg.S3.InsecureTLS}), //nolint:gosec // the user's own setting
+		multipartFrom: multipartMin,
 	}, nil
 }
 

@@ -225,11 +225,7 @@ func TestDownloadCut(t *testing.T) {
 
 // TestWays checks the other ways of upload on the fake.
 func TestWays(t *testing.T) {
-	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("HOME", t.TempDir())
+	withoutAWS(t)
 	for _, test := range []struct {
 		name string
 		opts mlflowtest.Options

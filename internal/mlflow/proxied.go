@@ -12,9 +12,9 @@ import (
 
 // Sizes of multipart uploads through the server, as the Python client has them.
 const (
-	multipartFrom = 500 << 20 // bytes; smaller files go in one PUT unless the server refuses that
-	partSize      = 10 << 20
-	maxParts      = 10000
+	multipartMin = 500 << 20 // bytes; smaller files go in one PUT unless the server refuses that
+	partSize     = 10 << 20
+	maxParts     = 10000
 )
 
 // proxied reaches mlflow-artifacts: URIs through the tracking server.
@@ -33,7 +33,7 @@ func (p *proxied) upload(ctx context.Context, rel string, body io.ReadSeeker, si
 	if err != nil {
 		return err
 	}
-	if info.PresignedOnly || (info.MultipartUploads && size >= multipartFrom) {
+	if info.PresignedOnly || (info.MultipartUploads && size >= p.c.multipartFrom) {
 		return p.multipart(ctx, rel, body, size, progress)
 	}
 	_, err = p.c.put(ctx, "upload "+rel, p.address("artifacts", rel), nil, body, size, progress, p.c.do)

@@ -40,7 +40,7 @@ func TestPythonLoads(t *testing.T) {
 	if python == "" {
 		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
 	}
-	uri := startServer(t)
+	uri := startServer(t, nil)
 	c := connect(t, uri)
 	hub := t.TempDir()
 	archs := []string{"distilbert", "bert", "roberta"}

@@ -53,6 +53,7 @@ func (s *s3State) get(ctx context.Context, cfg Config) (*s3.Client, error) {
 	}
 	s.client = s3.NewFromConfig(ac, func(o *s3.Options) {
 		o.UsePathStyle = cfg.S3.PathStyle
+		o.DisableLogOutputChecksumValidationSkipped = true // said at every download of a multipart object
 		if cfg.S3.Endpoint != "" {
 			o.BaseEndpoint = aws.String(cfg.S3.Endpoint)
 		}

@@ -15,11 +15,11 @@ import (
 )
 
 // TestServer runs the suite on a real MLflow server.
-func TestServer(t *testing.T) { suite(t, connect(t, startServer(t))) }
+func TestServer(t *testing.T) { suite(t, connect(t, startServer(t, nil))) }
 
 // startServer starts the server that DURATUNE_MLFLOW names (the path of the mlflow executable) on a free port, with
-// a fresh database, and ends it with the test. args are added to its command line.
-func startServer(t *testing.T, args ...string) string {
+// a fresh database, and ends it with the test. env and args are added to its environment and command line.
+func startServer(t *testing.T, env []string, args ...string) string {
 	t.Helper()
 	program := os.Getenv("DURATUNE_MLFLOW")
 	if program == "" {
@@ -33,6 +33,7 @@ func startServer(t *testing.T, args ...string) string {
 		"--backend-store-uri", "sqlite:///" + filepath.Join(dir, "db.sqlite"), "--artifacts-destination", filepath.Join(dir, "artifacts"),
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children end with it
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -47,6 +48,10 @@ func startServer(t *testing.T, args ...string) string {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		_ = cmd.Wait()
 		_ = log.Close()
+		if t.Failed() {
+			out, _ := os.ReadFile(log.Name())
+			t.Logf("the server's log ends:\n%s", out[max(0, len(out)-4000):])
+		}
 	})
 	if err := awaitHealth(t.Context(), "http://"+address); err != nil {
 		out, _ := os.ReadFile(log.Name())
