@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -188,6 +189,18 @@ func TestFailedEpochIsRetried(t *testing.T) {
 	require.NoError(t, w.GetWorkflowError())
 	if attempts != 5 {
 		t.Errorf("%d attempts, want 3 failures and one success for each epoch", attempts)
+	}
+}
+
+// The test environment gives up after StartToCloseTimeout already; how the error reads is the same.
+func TestOutageAtTheStartIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(activities.PlanResult{}, temporal.NewApplicationError("mlflow at http://host: connection refused", activities.TypeTrackingUnavailable))
+	w.happy()
+	w.run()
+	err := w.GetWorkflowError()
+	if !hasType(err, activities.TypeTrackingUnavailable) || !strings.Contains(message(err), "given up after 10m0s: mlflow at http://host") {
+		t.Errorf("error = %v, want %s after 10m0s, naming the server", err, activities.TypeTrackingUnavailable)
 	}
 }
 

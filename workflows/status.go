@@ -41,6 +41,10 @@ func (r *run) details() string {
 	if r.status.Warning != "" {
 		fmt.Fprintf(&b, "\n%s\n", r.status.Warning)
 	}
+	if n := r.split.Train.NumRows + r.split.Test.NumRows; n > 0 {
+		fmt.Fprintf(&b, "\n%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train\n", n,
+			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Duplicates, r.split.Overlap)
+	}
 	if len(r.result.Epochs) > 0 {
 		b.WriteString("\n| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |\n")
 	}

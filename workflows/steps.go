@@ -65,7 +65,7 @@ func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 	err := workflow.ExecuteActivity(quick(ctx, "plan"), cpuActivity.Plan, activities.PlanInput{Recipe: raw, Run: r.id, StartTime: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}).Get(ctx, &plan)
 	r.mlflow = !hasType(err, activities.TypeInvalidRecipe) && !hasType(err, activities.TypeForkByReset)
 	if err != nil {
-		return err
+		return unreachable(err)
 	}
 	r.id, r.recipe, r.searchAttrs = plan.Run, plan.Recipe, plan.SearchAttributes
 	r.microStep = plan.Recipe.Train.BatchSize
@@ -75,6 +75,16 @@ func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 		r.status.Warning = "0 pollers on " + activities.GPUQueue + ": start a GPU worker"
 	}
 	return r.remember(ctx)
+}
+
+// unreachable says of an outage that outlasted Plan's retries how long it was waited for.
+func unreachable(err error) error {
+	for _, kind := range []string{activities.TypeTrackingUnavailable, activities.TypeStoreUnavailable} {
+		if hasType(err, kind) {
+			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("given up after %s: %s", startTimeout, message(err)), kind, nil)
+		}
+	}
+	return err
 }
 
 // prepare brings model and data into the store and turns text into tokens. Model and data do not wait for each other.

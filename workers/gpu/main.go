@@ -1,5 +1,6 @@
 //go:build torch
 
+// Command gpu is the worker for training, evaluation and the load test. On a machine without a GPU it trains on the CPU.
 package main
 
 import (
