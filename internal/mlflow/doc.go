@@ -22,5 +22,5 @@
 //
 // # Versions
 //
-// Written against MLflow 3.17.2.
+// Written against MLflow 3.17.2; its suite was also run on a server of 3.1.4.
 package mlflow

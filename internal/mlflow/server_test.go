@@ -44,18 +44,22 @@ func startServer(t *testing.T, env []string, args ...string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended, end := context.WithCancel(context.WithoutCancel(t.Context())) // t.Context ends before the clean-up
+	go func() {
+		_ = cmd.Wait()
+		end()
+	}()
 	t.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		_ = cmd.Wait()
+		<-ended.Done()
 		_ = log.Close()
 		if t.Failed() {
 			out, _ := os.ReadFile(log.Name())
 			t.Logf("the server's log ends:\n%s", out[max(0, len(out)-4000):])
 		}
 	})
-	if err := awaitHealth(t.Context(), "http://"+address); err != nil {
-		out, _ := os.ReadFile(log.Name())
-		t.Fatalf("%v\n%s", err, out)
+	if err := awaitHealth(ended, "http://"+address); err != nil {
+		t.Fatal(err)
 	}
 	return "http://" + address
 }
@@ -70,7 +74,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// awaitHealth asks /health until it answers; a cold start takes 5 to 20 s here.
+// awaitHealth asks /health until it answers or the server has ended; a cold start takes 5 to 20 s here.
 func awaitHealth(ctx context.Context, uri string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
