@@ -75,9 +75,12 @@ func (c *csv) field(i int) []byte {
 // record splits the next record that is not an empty line into its fields.
 func (c *csv) record() error {
 	c.buf, c.ends = c.buf[:0], c.ends[:0]
-	line, err := c.lines.nextRow()
-	if err != nil {
-		return err
+	var line []byte
+	var err error
+	for len(line) == 0 || len(line) == 1 && line[0] == '\r' {
+		if line, err = c.lines.next(); err != nil {
+			return err
+		}
 	}
 	for {
 		var more bool
@@ -85,7 +88,9 @@ func (c *csv) record() error {
 			line, more, err = c.quoted(line[1:])
 		} else {
 			var plain []byte
-			plain, line, more = bytes.Cut(line, []byte(","))
+			if plain, line, more = bytes.Cut(line, []byte(",")); !more {
+				plain = bytes.TrimSuffix(plain, []byte("\r")) // of the line's end; within quotes it is kept
+			}
 			c.buf = append(c.buf, plain...)
 		}
 		if err != nil {
@@ -111,7 +116,9 @@ func (c *csv) quoted(line []byte) (rest []byte, more bool, err error) {
 			line = rest[1:]
 			continue
 		case closed:
-			rest = bytes.TrimSuffix(rest, []byte("\r"))
+			if string(rest) == "\r" { // of the line's end
+				rest = nil
+			}
 			if len(rest) > 0 && rest[0] != ',' {
 				return nil, false, &RowError{Line: opened, Reason: "text behind a closing quote; a quote within a quoted field is doubled"}
 			}

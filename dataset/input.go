@@ -38,29 +38,17 @@ type input struct {
 }
 
 // openInput opens a file, takes off its compression and finds its format.
-func openInput(f File, opt Options) (in *input, err error) {
+func openInput(f File, opt Options) (*input, error) {
 	file, err := f.Open()
 	if err != nil {
 		return nil, err
 	}
-	in = &input{name: f.Name, closers: []func() error{file.Close}}
-	defer func() {
-		if err != nil {
-			in.close()
-		}
-	}()
-	info, err := file.Stat()
-	if err != nil {
+	in := &input{name: f.Name, closers: []func() error{file.Close}}
+	if err := in.guard(func() error { return in.start(file, opt) }); err != nil {
+		in.close()
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, &SourceError{f.Name, "not a regular file"}
-	}
-	if info.Size() == 0 {
-		return nil, &SourceError{f.Name, "the file is empty"}
-	}
-	err = in.guard(func() error { return in.start(file, info.Size(), opt) })
-	return in, err
+	return in, nil
 }
 
 // next reads a record. A panic of a format library is an error that names the file.
@@ -84,8 +72,18 @@ func (in *input) close() {
 }
 
 // start sets in.format.
-func (in *input) start(file fs.File, size int64, opt Options) error {
-	r, err := in.plain(file, size, opt)
+func (in *input) start(file fs.File, opt Options) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return &SourceError{in.name, "not a regular file"}
+	}
+	if info.Size() == 0 {
+		return &SourceError{in.name, "the file is empty"}
+	}
+	r, err := in.plain(file, info.Size(), opt)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"unsafe"
 
+	"github.com/apache/arrow/go/v17/arrow/ipc"
 	flatbuffers "github.com/google/flatbuffers/go"
 )
 
@@ -15,7 +17,18 @@ import (
 
 // Slots of the flatbuffer tables (4 + 2 × field number) and values of Arrow's enums.
 const (
-	footerBatches = 10
+	footerSchema       = 6
+	footerDictionaries = 8
+	footerBatches      = 10
+
+	schemaFields   = 6
+	schemaMetadata = 8
+
+	fieldType     = 8
+	fieldChildren = 14
+	fieldMetadata = 16
+
+	typeUnion = 14 // Type.Union
 
 	messageHeaderType = 6
 	messageHeader     = 8
@@ -30,6 +43,10 @@ const (
 	arrowMagic = "ARROW1"
 	blockSize  = 24 // struct Block {offset: long; metaDataLength: int; bodyLength: long}
 	pairSize   = 16 // struct FieldNode {length, null_count: long} and Buffer {offset, length: long}
+
+	footerTail = 4 + len(arrowMagic)
+	maxFooter  = 64 << 20
+	maxFields  = 10_000
 )
 
 // mappedBatch returns the rows and buffers of the i-th record batch of an Arrow file with nodes field nodes, without
@@ -78,9 +95,83 @@ func mappedBatch(data []byte, i, nodes int) (rows int, buffers [][]byte, err err
 
 // footerOf finds the footer table: it lies before its length and the magic at the end.
 func footerOf(data []byte) flatbuffers.Table {
-	end := len(data) - len(arrowMagic) - 4
+	end := len(data) - footerTail
 	size := int(binary.LittleEndian.Uint32(data[end:]))
 	return rootTable(data[end-size : end])
+}
+
+// checkFooter bounds what a footer announces before arrow allocates for it: a vector of the schema that claims more than
+// the footer holds would end the process for want of memory.
+func checkFooter(r ipc.ReadAtSeeker) error {
+	end, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	tail := make([]byte, footerTail)
+	if _, err := r.ReadAt(tail, end-int64(footerTail)); err != nil || string(tail[4:]) != arrowMagic {
+		return errors.New("not an Arrow file")
+	}
+	size := int64(binary.LittleEndian.Uint32(tail))
+	if size > min(maxFooter, end-int64(footerTail)) {
+		return fmt.Errorf("a footer of %d bytes in a file of %d", size, end)
+	}
+	footer := make([]byte, size)
+	if _, err := r.ReadAt(footer, end-int64(footerTail)-size); err != nil {
+		return err
+	}
+	var schema flatbuffers.Table
+	t := rootTable(footer)
+	for _, slot := range []flatbuffers.VOffsetT{footerDictionaries, footerBatches} {
+		if _, err := vectorLen(t, slot, blockSize); err != nil {
+			return err
+		}
+	}
+	o := flatbuffers.UOffsetT(t.Offset(footerSchema))
+	if o == 0 {
+		return errors.New("no schema")
+	}
+	schema.Bytes, schema.Pos = footer, t.Indirect(o+t.Pos)
+	fields := maxFields
+	return checkFields(schema, schemaFields, schemaMetadata, &fields)
+}
+
+// checkFields checks the vectors of fields and of metadata of a schema or a field, and those below. left is how many
+// fields there may be in all, so that no cycle of offsets runs for ever.
+func checkFields(t flatbuffers.Table, fields, metadata flatbuffers.VOffsetT, left *int) error {
+	if _, err := vectorLen(t, metadata, 4); err != nil {
+		return err
+	}
+	n, err := vectorLen(t, fields, 4)
+	if err != nil {
+		return err
+	}
+	if *left -= n; *left < 0 {
+		return fmt.Errorf("more than %d columns", maxFields)
+	}
+	for i := range n {
+		at := t.Vector(flatbuffers.UOffsetT(t.Offset(fields))) + flatbuffers.UOffsetT(4*i)
+		child := flatbuffers.Table{Bytes: t.Bytes, Pos: t.Indirect(at)}
+		if kind := flatbuffers.UOffsetT(child.Offset(fieldType)); kind != 0 && child.GetByte(child.Pos+kind) == typeUnion {
+			return errors.New("union columns are not supported")
+		}
+		if err := checkFields(child, fieldChildren, fieldMetadata, left); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vectorLen is the length of a vector with elements of size bytes; one that leaves its buffer is an error.
+func vectorLen(t flatbuffers.Table, slot flatbuffers.VOffsetT, size int64) (int, error) {
+	o := flatbuffers.UOffsetT(t.Offset(slot))
+	if o == 0 {
+		return 0, nil
+	}
+	n := t.VectorLen(o)
+	if n < 0 || int64(n)*size > int64(len(t.Bytes))-int64(t.Vector(o)) {
+		return 0, errors.New("a table leads out of the footer")
+	}
+	return n, nil
 }
 
 func rootTable(b []byte) flatbuffers.Table {

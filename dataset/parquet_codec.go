@@ -6,17 +6,25 @@ import (
 	"github.com/apache/arrow/go/v17/parquet/compress"
 	"github.com/golang/snappy"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 )
 
-// Arrow's codecs trust the compressed bytes: a page of a few bytes that announces little can expand to gigabytes. These
-// two decode into the size that the page header announced, which [limited] bounds, and fail beyond; the others already do.
+// lz4Raw is LZ4_RAW of the Parquet format, which arrow does not know.
+const lz4Raw compress.Compression = 7
+
+// Arrow's codecs for zstd and snappy trust the compressed bytes: a page of a few bytes that announces little can expand
+// to gigabytes. These decode into the size that the page header announced, which [limited] bounds, and fail beyond.
+// Those for gzip and brotli already do.
 func init() {
+	compress.RegisterCodec(lz4Raw, exactCodec{nil, func(dst, src []byte) ([]byte, error) {
+		n, err := lz4.UncompressBlock(src, dst)
+		return dst[:max(n, 0)], err
+	}})
 	for c, decode := range map[compress.Compression]func(dst, src []byte) ([]byte, error){
 		compress.Codecs.Zstd:   decodeZstd(),
 		compress.Codecs.Snappy: decodeSnappy,
 	} {
-		inner, err := compress.GetCodec(c)
-		if err == nil {
+		if inner, err := compress.GetCodec(c); err == nil {
 			compress.RegisterCodec(c, exactCodec{inner, decode})
 		}
 	}
@@ -41,7 +49,7 @@ func (c exactCodec) Decode(dst, src []byte) []byte {
 }
 
 func decodeZstd() func(dst, src []byte) ([]byte, error) {
-	// The decoder's goroutines start with its first use; without options that are out of range it cannot fail.
+	// With these options NewReader cannot fail; if it did, every page would say so.
 	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxPage))
 	return func(dst, src []byte) ([]byte, error) {
 		if err != nil {

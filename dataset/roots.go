@@ -108,7 +108,7 @@ func (r Roots) find(uri string) (root, string, fs.FileInfo, error) {
 			return root{}, "", nil, &SourceError{uri, "file:// takes an absolute path (file:///…) and no host"}
 		}
 	}
-	found := &SourceError{uri, outside} // what to say if nothing is found
+	reason := outside // if no root even has room for the path
 	for _, root := range r.roots {
 		name := path
 		if filepath.IsAbs(path) {
@@ -125,11 +125,11 @@ func (r Roots) find(uri string) (root, string, fs.FileInfo, error) {
 		if err == nil {
 			return root, name, info, nil
 		}
-		if reason := statReason(err); found.Reason == outside || reason != notFound {
-			found.Reason = reason
+		if reason = statReason(err); reason != notFound {
+			break
 		}
 	}
-	return root{}, "", nil, found
+	return root{}, "", nil, &SourceError{uri, reason}
 }
 
 const notFound = "not found below the data roots of the worker (DURATUNE_DATA_ROOTS)"

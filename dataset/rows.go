@@ -12,6 +12,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -34,54 +35,6 @@ var rowFields = []arrow.Field{
 	{Name: "row", Type: arrow.PrimitiveTypes.Int64},
 	{Name: "text", Type: arrow.BinaryTypes.String},
 	{Name: "label", Type: arrow.PrimitiveTypes.Int64},
-}
-
-// fileWriter writes record batches as an Arrow file.
-type fileWriter struct {
-	builder *array.RecordBuilder
-	file    *ipc.FileWriter
-}
-
-func newFileWriter(w io.Writer, mem memory.Allocator, schema *arrow.Schema, opts ...ipc.Option) (*fileWriter, error) {
-	f, err := ipc.NewFileWriter(&position{w: w}, append(opts, ipc.WithSchema(schema), ipc.WithAllocator(mem))...)
-	if err != nil {
-		return nil, err
-	}
-	return &fileWriter{builder: array.NewRecordBuilder(mem, schema), file: f}, nil
-}
-
-// flush writes what was appended to the builder as one batch.
-func (f *fileWriter) flush() error {
-	rec := f.builder.NewRecord()
-	defer rec.Release()
-	if rec.NumRows() == 0 {
-		return nil
-	}
-	return f.file.Write(rec)
-}
-
-func (f *fileWriter) close() error {
-	defer f.builder.Release()
-	return errors.Join(f.flush(), f.file.Close())
-}
-
-// position lets arrow's file writer, which asks for its position and never moves, write to any writer.
-type position struct {
-	w io.Writer
-	n int64
-}
-
-func (p *position) Write(b []byte) (int, error) {
-	n, err := p.w.Write(b)
-	p.n += int64(n)
-	return n, err
-}
-
-func (p *position) Seek(offset int64, whence int) (int64, error) {
-	if offset != 0 || whence != io.SeekCurrent {
-		return 0, errors.New("dataset: an Arrow file is written in one go")
-	}
-	return p.n, nil
 }
 
 // RowWriter writes rows as an Arrow file: row int64, text utf8, label int64, compressed with zstd, without nulls.
@@ -225,60 +178,30 @@ func readRows(r ipc.ReadAtSeeker, mem memory.Allocator, yield func(Row, error) b
 	}
 	defer f.Close()
 	for i := range f.NumRecords() {
-		rec, err := recordAt(f, i)
+		rows, err := rowsAt(f, i)
 		if err != nil {
-			return err
+			return fmt.Errorf("batch %d: %w", i, err)
 		}
-		if !yieldBatch(rec, yield) {
-			return nil
+		for _, row := range rows {
+			if !yield(row, nil) {
+				return nil
+			}
 		}
 	}
 	return nil
 }
 
-func yieldBatch(rec arrow.Record, yield func(Row, error) bool) bool {
-	defer rec.Release()
-	rows, texts, labels := rec.Column(0).(*array.Int64), rec.Column(1).(*array.String), rec.Column(2).(*array.Int64)
-	for i := range rec.NumRows() {
-		row := Row{Index: rows.Value(int(i)), Label: int(labels.Value(int(i)))}
-		row.Text = string([]byte(texts.Value(int(i)))) // a copy that outlives the batch
-		if !yield(row, nil) {
-			return false
-		}
-	}
-	return true
-}
-
-// openArrow opens an Arrow file that has these columns. arrow panics on some broken files.
-func openArrow(r ipc.ReadAtSeeker, mem memory.Allocator, want []arrow.Field) (f *ipc.FileReader, err error) {
+// rowsAt copies the rows of a batch.
+func rowsAt(f *ipc.FileReader, i int) (out []Row, err error) {
 	defer recovered(&err)
-	if f, err = ipc.NewFileReader(r, ipc.WithAllocator(mem)); err != nil {
-		return nil, err
-	}
-	if got := f.Schema(); !arrow.NewSchema(got.Fields(), nil).Equal(arrow.NewSchema(want, nil)) {
-		return nil, fmt.Errorf("columns %v, want %v", got.Fields(), want)
-	}
-	return f, nil
-}
-
-func recordAt(f *ipc.FileReader, i int) (rec arrow.Record, err error) {
-	defer recovered(&err)
-	rec, err = f.RecordAt(i)
+	rec, err := recordAt(f, i)
 	if err != nil {
 		return nil, err
 	}
-	for i, c := range rec.Columns() {
-		if c.NullN() > 0 {
-			rec.Release()
-			return nil, fmt.Errorf("column %s has nulls", rec.ColumnName(i))
-		}
+	defer rec.Release()
+	rows, texts, labels := rec.Column(0).(*array.Int64), rec.Column(1).(*array.String), rec.Column(2).(*array.Int64)
+	for i := range int(rec.NumRows()) {
+		out = append(out, Row{Index: rows.Value(i), Text: strings.Clone(texts.Value(i)), Label: int(labels.Value(i))})
 	}
-	return rec, nil
-}
-
-// recovered turns a panic into an error.
-func recovered(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("cannot be read: %v", p)
-	}
+	return out, nil
 }

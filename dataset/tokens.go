@@ -87,12 +87,16 @@ func (t *Tokens) open(path string) error {
 	if err != nil {
 		return &SourceError{path, err.Error()}
 	}
+	t.add(batches)
+	return nil
+}
+
+func (t *Tokens) add(batches []tokenBatch) {
 	for _, b := range batches {
 		b.first = t.rows
 		t.rows += len(b.labels)
 		t.batches = append(t.batches, b)
 	}
-	return nil
 }
 
 func mapFile(path string) ([]byte, error) {
