@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"go.temporal.io/sdk/activity"
@@ -16,6 +18,7 @@ import (
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/hub"
+	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/tokenizer"
 )
@@ -79,8 +82,30 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if res.Train, err = c.putShare(ctx, in, "train", split.Train, filepath.Join(dir, "train")); err != nil {
 		return res, err
 	}
-	res.Test, err = c.putShare(ctx, in, "test", split.Test, filepath.Join(dir, "test"))
-	return res, err
+	if res.Test, err = c.putShare(ctx, in, "test", split.Test, filepath.Join(dir, "test")); err != nil {
+		return res, err
+	}
+	return res, c.logDatasets(ctx, in, res)
+}
+
+// logDatasets records both shares as inputs of the MLflow run, and what the split found as its tags.
+func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitResult) error {
+	source, err := json.Marshal(map[string]string{"uri": in.Data.Source, "commit": res.Commit})
+	if err != nil {
+		return fmt.Errorf("data source: %w", err)
+	}
+	const schema = `{"mlflow_colspec": [{"type": "string", "name": "text", "required": true}, {"type": "long", "name": "label", "required": true}]}`
+	describe := func(share Share, context string) mlflow.Dataset {
+		return mlflow.Dataset{Name: path.Base(in.Data.Source), Digest: share.Digest[:32], SourceType: strings.SplitN(in.Data.Source, ":", 2)[0],
+			Source: string(source), Schema: schema, Profile: fmt.Sprintf(`{"num_rows": %d, "num_elements": %d}`, share.NumRows, 2*share.NumRows),
+			Context: context, Tags: map[string]string{"split": share.Name}}
+	}
+	if err := c.Tracking.LogInputs(ctx, in.Run.MLflowRunID, []mlflow.Dataset{describe(res.Train, "training"), describe(res.Test, "evaluation")}); err != nil {
+		return err
+	}
+	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, map[string]string{
+		"duratune.duplicate_rows": strconv.Itoa(res.Duplicates), "duratune.overlap_rows": strconv.Itoa(res.Overlap),
+	})
 }
 
 // locateData gives the local files of a source, downloaded first if it is on a hub.
@@ -103,9 +128,9 @@ func (c *CPU) putShare(ctx context.Context, in LoadSplitInput, name string, side
 		return share, err
 	}
 	var shards Shards
-	_, digest, err := dataset.WriteShards(ctx, side.Rows(), in.Data.Labels, dir, func(path string, _ int) error {
-		defer os.Remove(path)
-		ref, err := putFile(ctx, c.Store, prefix+"/"+filepath.Base(path), path, func(int64) { beat(ctx, Heartbeat{Phase: "store " + name}) })
+	_, digest, err := dataset.WriteShards(ctx, side.Rows(), in.Data.Labels, dir, func(shard string, _ int) error {
+		defer os.Remove(shard)
+		ref, err := putFile(ctx, c.Store, prefix+"/"+filepath.Base(shard), shard, func(int64) { beat(ctx, Heartbeat{Phase: "store " + name}) })
 		shards.Shards = append(shards.Shards, ref)
 		return err
 	})
@@ -210,7 +235,7 @@ func (c *CPU) publishTokens(ctx context.Context, key string, out Shards) (Tokeni
 // tokenizeShard turns one Arrow file of rows into one of tokens and stores it under key.
 func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard artifact.Ref, key string, in TokenizeInput) (artifact.Ref, dataset.TokenStats, error) {
 	var stats dataset.TokenStats
-	path, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects"))
+	local, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects"))
 	if err != nil {
 		return artifact.Ref{}, stats, err
 	}
@@ -220,7 +245,7 @@ func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	stats, err = dataset.Tokenize(ctx, dataset.ReadRows(path), tok, in.MaxLength, f, func(rows int) {
+	stats, err = dataset.Tokenize(ctx, dataset.ReadRows(local), tok, in.MaxLength, f, func(rows int) {
 		beat(ctx, Heartbeat{Phase: "tokenize " + in.Share.Name, Percent: 100 * float64(rows) / float64(max(1, in.Share.NumRows))})
 	})
 	if err != nil {
