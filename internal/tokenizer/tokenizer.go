@@ -1,0 +1,115 @@
+package tokenizer
+
+import (
+	"errors"
+	"math"
+
+	"github.com/sugarme/tokenizer"
+)
+
+// model is what turns text without added tokens into ids.
+type model interface {
+	// appendIDs appends ids until dst has limit of them, or as many more as its last word has.
+	appendIDs(dst []int32, text string, limit int) []int32
+	// appendTokens does the same for text[at.start:at.end] and says where each token lies.
+	appendTokens(dst []token, text string, at span, limit int) []token
+}
+
+// token is an id and the bytes of the text that it stands for.
+type token struct {
+	id int32
+	span
+}
+
+// Tokenizer encodes text as one tokenizer.json says.
+type Tokenizer struct {
+	kind  string
+	model model
+	vocabulary
+	normalizer *bertNormalizer // nil for byte-level BPE
+
+	raw, normalized *matcher // added tokens that are looked for in the text and in the normalized text
+	added           map[int32]*added
+	special         map[string]bool
+
+	post           postProcessor
+	prefix, suffix []int32 // of a single text
+	decoder        tokenizer.Decoder
+	padID          int32
+	size           int
+}
+
+// Load reads a tokenizer.json. The error is an *UnsupportedError if the file asks for anything that would not be done
+// exactly, or cannot be understood; all other errors are those of reading it.
+func Load(path string) (*Tokenizer, error) {
+	cfg, err := readConfig(path)
+	if err == nil {
+		var t *Tokenizer
+		if t, err = build(cfg); err == nil {
+			return t, nil
+		}
+	}
+	if bad := (*UnsupportedError)(nil); errors.As(err, &bad) {
+		bad.File = path
+	}
+	return nil, err
+}
+
+// AppendIDs appends the ids of a text to dst, with the special tokens of a single sequence, cut on the right to
+// maxLength as Hugging Face's truncation=True does; the special tokens remain. A maxLength of 0 or less sets no limit;
+// one that does not even hold the special tokens cuts them too.
+func (t *Tokenizer) AppendIDs(dst []int32, text string, maxLength int) []int32 {
+	start, limit := len(dst), math.MaxInt
+	dst = append(dst, t.prefix...)
+	if maxLength > 0 {
+		limit = max(len(dst), start+maxLength-len(t.suffix))
+	}
+	dst = t.appendText(dst, text, limit)
+	if len(dst) > limit {
+		dst = dst[:limit]
+	}
+	dst = append(dst, t.suffix...)
+	if maxLength > 0 && len(dst) > start+maxLength {
+		dst = dst[:start+maxLength]
+	}
+	return dst
+}
+
+// appendText appends the ids of a text without special tokens.
+func (t *Tokenizer) appendText(dst []int32, text string, limit int) []int32 {
+	if !t.normalized.empty && t.normalizer != nil {
+		for _, token := range t.appendTokens(nil, text, limit-len(dst)) {
+			dst = append(dst, token.id)
+		}
+		return dst
+	}
+	if t.raw.empty && t.normalized.empty {
+		return t.model.appendIDs(dst, text, limit)
+	}
+	outer := splitter{matcher: t.raw, text: text}
+	for p, ok := outer.cut(); ok && len(dst) < limit; p, ok = outer.cut() {
+		if p.token != nil {
+			dst = append(dst, p.token.id)
+			continue
+		}
+		inner := splitter{matcher: t.normalized, text: text[p.start:p.end]}
+		for q, ok := inner.cut(); ok && len(dst) < limit; q, ok = inner.cut() {
+			if q.token != nil {
+				dst = append(dst, q.token.id)
+			} else {
+				dst = t.model.appendIDs(dst, inner.text[q.start:q.end], limit)
+			}
+		}
+	}
+	return dst
+}
+
+// Kind names the model: WordPiece or BPE.
+func (t *Tokenizer) Kind() string { return t.kind }
+
+// VocabSize is the number of rows that a model's embeddings need: the highest id plus one, added tokens included. It is
+// Hugging Face's len(tokenizer) unless ids are left out.
+func (t *Tokenizer) VocabSize() int { return t.size }
+
+// PadID is the id of the padding token: that of the file's padding section, else of [PAD] or <pad>, else 0.
+func (t *Tokenizer) PadID() int32 { return t.padID }
