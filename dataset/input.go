@@ -67,7 +67,7 @@ func (in *input) guard(f func() error) (err error) {
 
 func (in *input) close() {
 	for i := len(in.closers) - 1; i >= 0; i-- {
-		in.closers[i]() // only read from
+		_ = in.closers[i]() // only read from
 	}
 }
 

@@ -169,4 +169,3 @@ func TestErrorText(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 }
-
