@@ -88,6 +88,29 @@ func TestPythonLoads(t *testing.T) {
 	}
 }
 
+// TestPythonReadsTable has load_table find and read a table of ours.
+func TestPythonReadsTable(t *testing.T) {
+	python := os.Getenv("DURATUNE_PEERS")
+	if python == "" {
+		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
+	}
+	uri := startServer(t, nil)
+	c := connect(t, uri)
+	r := newRun(t, c)
+	table := mlflow.Table{Columns: []string{"row", "text", "score"}, Data: [][]any{{int64(7), "naïve 🙂\nline", 0.25}, {int64(8), "", math.Inf(1)}}}
+	if err := c.LogTable(t.Context(), r.ID, "tables/mistakes.json", table); err != nil {
+		t.Fatal(err)
+	}
+	var got mlflow.Table
+	if err := json.Unmarshal(runPython(t, python, uri, "table", r.ID, "tables/mistakes.json"), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := [][]any{{7.0, "naïve 🙂\nline", 0.25}, {8.0, "", nil}}
+	if diff := cmp.Diff(mlflow.Table{Columns: table.Columns, Data: want}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // logModel uploads what WriteModelDir makes of a folder of Hugging Face; it returns the model and a local directory.
 func logModel(t *testing.T, c *mlflow.Client, folder string) (mlflow.LoggedModel, string) {
 	t.Helper()

@@ -3,6 +3,7 @@
     interop.py model DIR ARCH ...      small random classifiers, saved by save_pretrained as DIR/ARCH
     interop.py reference ARCH OUT      what mlflow.transformers.log_model leaves for it, without weights
     interop.py predict TEXTS URI ...   one JSON line a URI: labels and scores by every loader, and warnings
+    interop.py table RUN FILE          the table artifact as load_table gives it, in JSON
 
 ARCH is distilbert, bert or roberta. Run by the interpreter of internal/py/peers; reference needs no server.
 """
@@ -145,5 +146,11 @@ def predict(texts, *uris):
         print(json.dumps(line), flush=True)
 
 
+def table(run_id, file):
+    run = mlflow.get_run(run_id)
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    print(mlflow.load_table(file, run_ids=[run_id]).to_json(orient="split", index=False))
+
+
 if __name__ == "__main__":
-    {"model": model, "reference": reference, "predict": predict}[sys.argv[1]](*sys.argv[2:])
+    {"model": model, "reference": reference, "predict": predict, "table": table}[sys.argv[1]](*sys.argv[2:])
