@@ -25,10 +25,9 @@ type Engine struct {
 	thread *torch.Thread
 	scope  *torch.Scope // owns what lives as long as the engine
 	model  *model.Model
-	value  torch.Tensor // [layout.Size] each, fp32
-	grad   torch.Tensor
+	buf    model.Buffers
 	anchor torch.Tensor
-	adam   torch.Adam
+	adam   torch.Adam // the moments, too
 
 	stats  []train.StepStats // since the last Sync
 	frozen bool              // a step was not finite
@@ -90,8 +89,10 @@ func checkSpec(spec *train.Spec) (string, error) {
 		spec.MicroStep = max(1, spec.BatchSize)
 	}
 	switch spec.Precision {
-	case "auto", "fp32", "tf32", "": // TF32 is a licence to round, which a CPU does not make use of
+	case "auto", "fp32", "tf32": // TF32 is a licence to round, which a CPU does not make use of
 		return "fp32", nil
+	case "bf16":
+		return "bf16", nil
 	default:
 		return "", fmt.Errorf("engine: got precision %q, want auto, fp32, tf32 or bf16", spec.Precision)
 	}
@@ -99,30 +100,48 @@ func checkSpec(spec *train.Spec) (string, error) {
 
 // load allocates the buffers, reads the weights and makes the model.
 func (e *Engine) load() error {
-	s, n := e.scope, e.layout.Size
-	e.value = s.Zeros(torch.Float32, torch.CPU, n)
+	s, l := e.scope, e.layout
+	flat := func(dtype torch.DType, n int64) torch.Tensor { return s.Zeros(dtype, torch.CPU, n) }
+	e.buf.Value = flat(torch.Float32, l.Size)
+	if e.identity.Precision == "bf16" {
+		e.buf.ShadowValue = flat(torch.BFloat, l.Head-l.Matrices)
+	}
 	if !e.spec.Inference {
-		e.grad = s.Zeros(torch.Float32, torch.CPU, n)
+		e.buf.Grad = flat(torch.Float32, l.Size)
+		if !e.buf.ShadowValue.IsNone() {
+			e.buf.ShadowGrad = flat(torch.BFloat, l.Head-l.Matrices)
+		}
 		e.adam = torch.Adam{
-			Master: e.value, Grad: e.grad, M: s.Zeros(torch.Float32, torch.CPU, n), V: s.Zeros(torch.Float32, torch.CPU, n),
-			Decayed: e.layout.Decayed, Beta1: e.spec.AdamBeta1, Beta2: e.spec.AdamBeta2, Eps: e.spec.AdamEpsilon,
-			Decay: e.spec.WeightDecay,
+			Master: e.buf.Value, Grad: e.buf.Grad, M: flat(torch.Float32, l.Size), V: flat(torch.Float32, l.Size),
+			Shadow: e.buf.ShadowValue, ShadowFrom: l.Matrices, Decayed: l.Decayed,
+			Beta1: e.spec.AdamBeta1, Beta2: e.spec.AdamBeta2, Eps: e.spec.AdamEpsilon, Decay: e.spec.WeightDecay,
 		}
 	}
 	e.anchor = s.Anchor(torch.CPU)
-	values := s.Floats(e.value)
+	values := s.Floats(e.buf.Value)
 	if err := s.Err(); err != nil {
 		return err
 	}
-	loaded, err := model.Load(e.spec.ModelDir, e.config, e.layout, e.spec.Seed, e.spec.Inference, values)
+	loaded, err := model.Load(e.spec.ModelDir, e.config, l, e.spec.Seed, e.spec.Inference, values)
 	if err != nil {
 		return err
 	}
 	if len(loaded.Drawn)+len(loaded.Dropped) > 0 {
 		slog.Info("weights differ from the folder's", "dir", e.spec.ModelDir, "drawn", loaded.Drawn, "dropped", loaded.Dropped)
 	}
-	e.model = model.New(s, e.config, e.layout, model.Buffers{Value: e.value, Grad: e.grad})
+	e.model = model.New(s, e.config, l, e.buf)
+	e.refreshShadow()
 	return s.Err()
+}
+
+// refreshShadow makes the bf16 weights those of the fp32 ones.
+func (e *Engine) refreshShadow() {
+	if !e.buf.ShadowValue.IsNone() {
+		s := torch.NewScope()
+		defer s.Close()
+		s.Copy(e.buf.ShadowValue, s.Narrow(e.buf.Value, 0, e.layout.Matrices, e.layout.Head-e.layout.Matrices))
+		e.scope.Fail(s.Err())
+	}
 }
 
 // Identity says what the bits depend on besides the inputs.

@@ -52,7 +52,7 @@ func gradientError(t *testing.T, g *golden, e *Engine) float64 {
 				return err
 			}
 		}
-		grads := e.scope.Floats(e.grad)
+		grads := e.scope.Floats(e.buf.Grad)
 		for _, w := range e.layout.Weights {
 			want, _ := values[float32](t, g.file, "grad."+w.Name)
 			d := worst(grads[w.Offset:w.Offset+w.Size], want)
@@ -106,7 +106,7 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 	if len(stats) != len(losses) || loss > 1e-4 || norm > 1e-4 {
 		t.Errorf("%d steps, losses differ by %v, norms by %v of themselves", len(stats), loss, norm)
 	}
-	after := e.scope.Floats(e.value)
+	after := e.scope.Floats(e.buf.Value)
 	for _, w := range e.layout.Weights {
 		want, _ := values[float32](t, g.file, "after."+w.Name)
 		if isKeyBias(w.Name) {

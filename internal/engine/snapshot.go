@@ -39,7 +39,7 @@ func (e *Engine) Snapshot(ctx context.Context) (train.Snapshot, error) {
 		for _, c := range []struct {
 			dst *[]float32
 			src torch.Tensor
-		}{{&snap.value, e.value}, {&snap.m, e.adam.M}, {&snap.v, e.adam.V}} {
+		}{{&snap.value, e.buf.Value}, {&snap.m, e.adam.M}, {&snap.v, e.adam.V}} {
 			dst := snap.scope.Empty(torch.Float32, torch.CPU, e.layout.Size)
 			snap.scope.Copy(dst, c.src)
 			*c.dst = snap.scope.Floats(dst)
@@ -79,11 +79,12 @@ func (e *Engine) Restore(ctx context.Context, weights, optimizer *safetensors.Fi
 		}
 	}
 	err := e.thread.Do(ctx, func() error {
-		err := e.layout.Fill(e.scope.Floats(e.value), weights, "")
+		err := e.layout.Fill(e.scope.Floats(e.buf.Value), weights, "")
 		if optimizer != nil {
 			err = errors.Join(err, e.layout.Fill(e.scope.Floats(e.adam.M), optimizer, firstMoment),
 				e.layout.Fill(e.scope.Floats(e.adam.V), optimizer, secondMoment))
 		}
+		e.refreshShadow()
 		return errors.Join(err, e.scope.Err())
 	})
 	if err != nil {

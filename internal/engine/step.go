@@ -52,7 +52,7 @@ func (e *Engine) step(step int64, lr float64, b train.Batch) error {
 		}
 		loss += l
 	}
-	norm, err := torch.L2(e.grad)
+	norm, err := torch.L2(e.buf.Grad)
 	if err != nil {
 		return err
 	}
@@ -83,12 +83,15 @@ func (e *Engine) microStep(step int64, b train.Batch, from, to int) (float64, er
 		loss = s.Mul(s.CrossEntropySum(logits, labels, e.spec.LabelSmoothing), 1/float64(len(b.Labels)))
 		s.Backward(loss)
 	})
+	if !e.buf.ShadowGrad.IsNone() {
+		s.Collect(e.buf.Grad, e.buf.ShadowGrad, e.layout.Matrices)
+	}
 	return s.Scalar(loss), s.Err()
 }
 
 // clearWordRows makes the word table's gradient zero again: only the rows of the batch's tokens are not.
 func (e *Engine) clearWordRows(inputs [][]int32) {
-	grads, d := e.scope.Floats(e.grad), e.config.Hidden
+	grads, d := e.scope.Floats(e.buf.Grad), e.config.Hidden
 	for _, seq := range inputs {
 		for _, id := range seq {
 			clear(grads[int(id)*d : (int(id)+1)*d]) // the word table is the first of the buffer

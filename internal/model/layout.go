@@ -16,7 +16,8 @@ type Weight struct {
 type Layout struct {
 	Weights  []Weight
 	Size     int64 // elements, gaps included
-	Matrices int64 // offset of the first matrix
+	Matrices int64 // offset of the first matrix of the layers
+	Head     int64 // offset of the first matrix of the head, behind those of the layers
 	Decayed  int64 // elements before this one are decayed
 
 	index map[string]int
@@ -28,8 +29,14 @@ func (l *Layout) At(name string) Weight { return l.Weights[l.index[name]] }
 // align is the alignment of a group in elements: one cache line, one AVX-512 register.
 const align = 16
 
-func (l *Layout) add(head bool, shape []int64, names ...string) {
+// pad rounds the size up to the alignment and returns it.
+func (l *Layout) pad() int64 {
 	l.Size = (l.Size + align - 1) / align * align
+	return l.Size
+}
+
+func (l *Layout) add(head bool, shape []int64, names ...string) {
+	l.pad()
 	size := int64(1)
 	for _, d := range shape {
 		size *= d
@@ -52,8 +59,7 @@ func NewLayout(c Config, labels int) *Layout {
 	if c.TokenType > 0 {
 		l.add(false, []int64{int64(c.TokenType), d}, n.tokenType)
 	}
-	l.Size = (l.Size + align - 1) / align * align
-	l.Matrices = l.Size
+	l.Matrices = l.pad()
 	for i := range c.Layers {
 		b := n.block(i)
 		l.add(false, []int64{d, d}, weight(b.query), weight(b.key), weight(b.value))
@@ -61,10 +67,10 @@ func NewLayout(c Config, labels int) *Layout {
 		l.add(false, []int64{inner, d}, weight(b.up))
 		l.add(false, []int64{d, inner}, weight(b.down))
 	}
+	l.Head = l.pad()
 	l.add(true, []int64{d, d}, weight(n.dense))
 	l.add(true, []int64{int64(labels), d}, weight(n.classifier))
-	l.Size = (l.Size + align - 1) / align * align
-	l.Decayed = l.Size
+	l.Decayed = l.pad()
 
 	l.add(false, []int64{d}, weight(n.embedNorm))
 	l.add(false, []int64{d}, bias(n.embedNorm))
@@ -78,7 +84,7 @@ func NewLayout(c Config, labels int) *Layout {
 	}
 	l.add(true, []int64{d}, bias(n.dense))
 	l.add(true, []int64{int64(labels)}, bias(n.classifier))
-	l.Size = (l.Size + align - 1) / align * align
+	l.pad()
 	return l
 }
 

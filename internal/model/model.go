@@ -24,9 +24,12 @@ type Model struct {
 	dense, classifier         linear
 }
 
-// Buffers are the flat buffers of a layout that a model's parameters are views of. The gradients may be none.
+// Buffers are the flat buffers of a layout that a model's parameters are views of. Gradients may be none, and so may the
+// shadows. Where there are shadows, the matrices of the layers are views of these and the layers compute in bf16; what the
+// residual stream passes through (embeddings, layer norms, head) stays fp32.
 type Buffers struct {
-	Value, Grad torch.Tensor // fp32 [Size]
+	Value, Grad             torch.Tensor // fp32 [Size]
+	ShadowValue, ShadowGrad torch.Tensor // bf16 [Head - Matrices]
 }
 
 // New makes a model whose views belong to s. Check s.Err afterwards.
@@ -59,13 +62,17 @@ func (v views) param(w Weight, shape ...int64) torch.Param {
 	for _, d := range shape {
 		size *= d
 	}
+	value, grad, at := v.buf.Value, v.buf.Grad, w.Offset
+	if !v.buf.ShadowValue.IsNone() && at >= v.l.Matrices && at < v.l.Head {
+		value, grad, at = v.buf.ShadowValue, v.buf.ShadowGrad, at-v.l.Matrices
+	}
 	view := func(flat torch.Tensor) torch.Tensor {
 		if flat.IsNone() {
 			return flat
 		}
-		return v.s.View(v.s.Narrow(flat, 0, w.Offset, size), shape...)
+		return v.s.View(v.s.Narrow(flat, 0, at, size), shape...)
 	}
-	return torch.Param{Value: view(v.buf.Value), Grad: view(v.buf.Grad)}
+	return torch.Param{Value: view(value), Grad: view(grad)}
 }
 
 func (v views) table(name string) torch.Param {

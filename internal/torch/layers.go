@@ -94,6 +94,8 @@ func (s *Scope) GELU(x Tensor, tanh bool) Tensor {
 // Adam is the state of AdamW over flat fp32 buffers of one length, and its settings.
 type Adam struct {
 	Master, Grad, M, V       Tensor
+	Shadow                   Tensor // bf16 copy of the weights from element ShadowFrom on, kept up to date; may be none
+	ShadowFrom               int64
 	Decayed                  int64 // elements before this one are decayed
 	Beta1, Beta2, Eps, Decay float64
 }
@@ -101,13 +103,23 @@ type Adam struct {
 // Step makes update t (1 for the first) at learning rate lr, with the gradients multiplied by clip.
 func (a Adam) Step(t int64, lr, clip float64) error {
 	err := native.Adam{
-		Master: ptr(a.Master), Grad: ptr(a.Grad), M: ptr(a.M), V: ptr(a.V), Decayed: a.Decayed,
-		LR: lr, Beta1: a.Beta1, Beta2: a.Beta2, Eps: a.Eps, WeightDecay: a.Decay, Clip: clip, T: t,
+		Master: ptr(a.Master), Grad: ptr(a.Grad), M: ptr(a.M), V: ptr(a.V), Shadow: ptr(a.Shadow), ShadowFrom: a.ShadowFrom,
+		Decayed: a.Decayed, LR: lr, Beta1: a.Beta1, Beta2: a.Beta2, Eps: a.Eps, WeightDecay: a.Decay, Clip: clip, T: t,
 	}.Step()
 	if err != nil {
 		return classify("adam", err.Error())
 	}
 	return nil
+}
+
+// Collect copies bf16 gradients into the fp32 buffer grad at element from, or, in a scope that accumulates, adds them there.
+func (s *Scope) Collect(grad, bf16 Tensor, from int64) {
+	if s.err != nil {
+		return
+	}
+	if err := native.Collect(ptr(grad), ptr(bf16), from, s.Accumulate); err != nil {
+		s.fail(classify("collect", err.Error()))
+	}
 }
 
 // L2 is the Euclidean norm of a flat fp32 tensor on the host, summed in double and in an order that does not depend on the

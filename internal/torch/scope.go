@@ -123,6 +123,9 @@ func (s *Scope) do(op string, f func(out *lib.Ctensor), operands ...Tensor) Tens
 	return s.own(op, out)
 }
 
+// Fail records an error of something that was done for the scope; nil is none.
+func (s *Scope) Fail(err error) { s.fail(err) }
+
 func (s *Scope) fail(err error) {
 	if s.err == nil && err != nil {
 		s.err = err

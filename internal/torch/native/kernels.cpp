@@ -205,6 +205,15 @@ KERNEL void widen(float* __restrict y, const uint16_t* __restrict x, int64_t n) 
   }
 }
 
+KERNEL void widen_add(float* __restrict y, const uint16_t* __restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    y[i] += f;
+  }
+}
+
 // Rounds to nearest even, as libtorch does; NaN stays NaN.
 static INLINE uint16_t narrow_lane(float x) {
   uint32_t bits;

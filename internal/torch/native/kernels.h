@@ -37,15 +37,15 @@ void norm_columns_backward(float* dgamma, float* dbeta, const float* dy, const f
 // y += x
 void add_row(float* y, const float* x, int64_t n);
 
-// Attention of one head of one sequence. q is [rows_q k], k and v are [len k], s is scratch [rows_q len].
-// s becomes exp(scale*s - max) and lse its log-sum, row by row; then s = softmax * mask.
+// Rows of attention scores. softmax_row: s = softmax(scale * s), lse its log-sum.
 void softmax_row(float* s, int64_t len, float scale, float* lse);
-void softmax_row_again(float* s, int64_t len, float scale, float lse);  // s = exp(scale*s - lse)
-// ds = p * (mask * dp - delta) * scale; p becomes p * mask.
+void softmax_row_again(float* s, int64_t len, float scale, float lse);  // s = exp(scale * s - lse)
+// dp = p * (mask * dp - delta) * scale; p becomes p * mask.
 void softmax_row_backward(float* p, float* dp, int64_t len, float delta, float scale, DropKey key, const Drop* drop);
 float dot_row(const float* a, const float* b, int64_t n);
 
 void widen(float* y, const uint16_t* bf16, int64_t n);
+void widen_add(float* y, const uint16_t* bf16, int64_t n);
 void narrow(uint16_t* bf16, const float* x, int64_t n);
 
 // Sum of squares in double, so that the norm of tens of millions of gradients is exact to fp32.

@@ -89,26 +89,31 @@ struct Weight {
 
 struct Linear : Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Weight& w, const Weight& b, bool accumulate) {
-    Tensor input = x.scalar_type() == w.value.scalar_type() ? x : x.to(w.value.scalar_type());
+    auto type = w.value.scalar_type();
+    Tensor input = x.scalar_type() == type ? x : x.to(type);
+    Tensor offset = b.value.scalar_type() == type ? b.value : b.value.to(type);
     ctx->save_for_backward({input, w.value});
     ctx->saved_data["gw"] = w.grad;
     ctx->saved_data["gb"] = b.grad;
     ctx->saved_data["accumulate"] = accumulate;
     ctx->saved_data["dtype"] = static_cast<int64_t>(x.scalar_type());
-    return at::linear(input, w.value, b.value);
+    return at::linear(input, w.value, offset);
   }
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &w = saved[1];
     Tensor g = dy[0].scalar_type() == w.scalar_type() ? dy[0] : dy[0].to(w.scalar_type());
     Tensor gw = ctx->saved_data["gw"].toTensor(), gb = ctx->saved_data["gb"].toTensor();
-    if (ctx->saved_data["accumulate"].toBool()) {
+    bool accumulate = ctx->saved_data["accumulate"].toBool();
+    // Micro-batches are added up in fp32: bf16 gradients are collected after each (dt_collect) and always replaced here.
+    if (accumulate && gw.scalar_type() == at::kFloat)
       gw.addmm_(g.t(), x);
-      gb.add_(g.sum(0));
-    } else {
+    else
       at::mm_out(gw, g.t(), x);
-      at::sum_out(gb, g, {0});
-    }
+    if (accumulate)
+      gb.add_(g.sum(0, false, gb.scalar_type()));
+    else
+      at::sum_out(gb, g, {0}, false, gb.scalar_type());
     Tensor dx;
     if (ctx->needs_input_grad(0)) dx = at::mm(g, w).to(static_cast<at::ScalarType>(ctx->saved_data["dtype"].toInt()));
     return {dx, Tensor(), Tensor(), Tensor()};

@@ -129,6 +129,8 @@ func GELU(x Ptr, tanh bool) (Ptr, error) {
 // Adam is one AdamW step on flat fp32 buffers of equal length.
 type Adam struct {
 	Master, Grad, M, V                       Ptr
+	Shadow                                   Ptr // bf16, receives the new weights from element ShadowFrom on; may be nil
+	ShadowFrom                               int64
 	Decayed                                  int64 // elements before this one are decayed
 	LR, Beta1, Beta2, Eps, WeightDecay, Clip float64
 	T                                        int64 // 1 for the first step
@@ -138,10 +140,16 @@ type Adam struct {
 func (a Adam) Step() error {
 	s := C.dt_adam_step{
 		master: C.dt_tensor(a.Master), grad: C.dt_tensor(a.Grad), m: C.dt_tensor(a.M), v: C.dt_tensor(a.V),
+		shadow: C.dt_tensor(a.Shadow), shadow_from: C.int64_t(a.ShadowFrom),
 		decayed: C.int64_t(a.Decayed), lr: C.double(a.LR), beta1: C.double(a.Beta1), beta2: C.double(a.Beta2),
 		eps: C.double(a.Eps), weight_decay: C.double(a.WeightDecay), clip: C.double(a.Clip), t: C.int64_t(a.T),
 	}
 	return take(C.dt_adam(&s))
+}
+
+// Collect copies bf16 gradients into the fp32 buffer at element from, or adds them there.
+func Collect(grad, bf16 Ptr, from int64, accumulate bool) error {
+	return take(C.dt_collect(C.dt_tensor(grad), C.dt_tensor(bf16), C.int64_t(from), b2i(accumulate)))
 }
 
 // Norm2 is the L2 norm of a flat fp32 buffer.

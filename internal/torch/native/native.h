@@ -41,13 +41,16 @@ char* dt_gelu(dt_tensor* out, dt_tensor x, int tanh);
 // dt_adam_step is one AdamW update of flat buffers on the CPU. Elements before decayed are decayed, the others are not.
 typedef struct {
   dt_tensor master, grad, m, v;
-  dt_tensor shadow;  // bf16, receives the new weights of the first shadow_n elements; may be NULL
+  dt_tensor shadow;  // bf16, receives the new weights from element shadow_from on; may be NULL
+  int64_t shadow_from;
   int64_t decayed;
   double lr, beta1, beta2, eps, weight_decay, clip;
   int64_t t;  // 1 for the first step
 } dt_adam_step;
 char* dt_adam(const dt_adam_step* step);
 char* dt_norm2(double* out, dt_tensor flat);
+// dt_collect copies bf16 gradients into the fp32 buffer at element from, or adds them there.
+char* dt_collect(dt_tensor grad, dt_tensor bf16, int64_t from, int accumulate);
 
 #ifdef __cplusplus
 }
