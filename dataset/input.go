@@ -113,7 +113,7 @@ func (in *input) start(file fs.File, opt Options) error {
 		if len(in.closers) > 1 {
 			return &SourceError{in.name, "compressed Parquet cannot be read in place; decompress it (its pages are compressed already)"}
 		}
-		in.format, err = newParquet(in.name, file, opt)
+		in.format, err = newParquet(in.name, file, opt, expansion(info.Size(), opt))
 		return err
 	default:
 		return &SourceError{in.name, "unknown format " + quote(name) + "; the formats are auto, tsv, csv, jsonl and parquet"}
@@ -146,9 +146,12 @@ func (in *input) plain(file io.Reader, size int64, opt Options) (*bufio.Reader, 
 	default:
 		return raw, nil
 	}
-	limit := min(opt.MaxBytes, freeBytes+maxRatio*size)
+	limit := expansion(size, opt)
 	return bufio.NewReaderSize(&bounded{plain, limit, limit}, 1<<16), nil
 }
+
+// expansion is what a compressed file of size bytes may expand to.
+func expansion(size int64, opt Options) int64 { return min(opt.MaxBytes, freeBytes+maxRatio*size) }
 
 // readError names the file in what a decompressor says.
 func (in *input) readError(err error) error {

@@ -1,10 +1,12 @@
 package dataset
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	pq "github.com/apache/arrow/go/v17/parquet"
@@ -13,41 +15,25 @@ import (
 )
 
 const (
-	parquetBatch  = 1024      // rows decoded at a time
-	parquetBuffer = 256 << 10 // read ahead a column
+	parquetBuffer = 256 << 10 // bytes read ahead of a column
 	maxPage       = 512 << 20 // bytes of a page; writers aim at 1 MiB
+	maxPageValues = 1 << 24   // and at 20,000 values
+	rowBytes      = 8         // that a row counts for beside its text
 )
 
-// parquet reads the two columns in step. It stays below pqarrow, whose goroutines could panic where nobody recovers, and
-// which would hold a whole row group.
+// parquet reads the two columns in step, page by page. arrow reads footer, page headers and compression. The values are
+// decoded here: arrow's decoders allocate what a page says it holds (51 GB for a number of 4 bytes), which ends the
+// process and cannot be recovered, and pqarrow's goroutines panic where nobody recovers.
 type parquet struct {
 	name        string
 	file        *file.Reader
 	text, label column
 	group       int   // next row group
-	left        int64 // rows of the current group not decoded yet
-	at, n       int   // position in the decoded batch and its size
+	left        int64 // rows of the current group not read yet
+	limit, seen int64 // bytes of rows: an index of a few bits can stand for any text
 }
 
-// column is one leaf column of the file.
-type column struct {
-	path   string
-	index  int
-	chunk  file.ColumnChunkReader // of the current row group
-	levels [parquetBatch]int16
-	filled int // values decoded
-	maxDef int16
-
-	bytes  []pq.ByteArray
-	int32s []int32
-	int64s []int64
-	bools  []bool
-	floats []float32
-	double []float64
-	at     int // next value; null rows have none
-}
-
-func newParquet(name string, f fs.File, opt Options) (*parquet, error) {
+func newParquet(name string, f fs.File, opt Options, limit int64) (*parquet, error) {
 	source, ok := f.(pq.ReaderAtSeeker)
 	if !ok {
 		return nil, &SourceError{name, "Parquet needs a file that can be read at any place"}
@@ -58,99 +44,58 @@ func newParquet(name string, f fs.File, opt Options) (*parquet, error) {
 	if err != nil {
 		return nil, &SourceError{name, err.Error()}
 	}
-	p := &parquet{name: name, file: r}
+	p := &parquet{name: name, file: r, limit: limit}
 	s := r.MetaData().Schema
-	if p.text.index, err = findColumn(name, s, opt.Text); err != nil {
+	if p.text, err = findColumn(name, s, opt.Text); err != nil {
 		return nil, err
 	}
-	if p.label.index, err = findColumn(name, s, opt.Label); err != nil {
+	if p.label, err = findColumn(name, s, opt.Label); err != nil {
 		return nil, err
 	}
-	p.text.path, p.label.path = opt.Text, opt.Label
-	if t := s.Column(p.text.index).PhysicalType(); t != pq.Types.ByteArray {
-		return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string", quote(opt.Text), t)}
+	if p.text.kind != pq.Types.ByteArray {
+		return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string", quote(opt.Text), p.text.kind)}
 	}
-	return p, p.label.allocate(name, s.Column(p.label.index).PhysicalType())
+	if _, ok := p.label.size(); !ok {
+		return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(opt.Label), p.label.kind)}
+	}
+	return p, nil
 }
 
-// limited refuses absurd sizes, which a broken page header can announce.
+// limited refuses absurd sizes, which a broken header can announce.
 type limited struct{ memory.Allocator }
 
 func (l limited) Allocate(n int) []byte {
 	if n > maxPage {
-		panic(fmt.Errorf("a page of %d bytes, the limit is %d", n, maxPage))
+		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage))
 	}
 	return l.Allocator.Allocate(n)
 }
 
 func (l limited) Reallocate(n int, b []byte) []byte {
 	if n > maxPage {
-		panic(fmt.Errorf("a page of %d bytes, the limit is %d", n, maxPage))
+		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage))
 	}
 	return l.Allocator.Reallocate(n, b)
 }
 
 // findColumn finds a leaf column by its dotted path.
-func findColumn(file string, s *schema.Schema, path string) (int, error) {
+func findColumn(file string, s *schema.Schema, path string) (column, error) {
 	var have []string
 	for i := range s.NumColumns() {
 		c := s.Column(i)
 		if c.Path() == path {
 			if c.MaxRepetitionLevel() > 0 {
-				return 0, &SourceError{file, "column " + quote(path) + " is a list"}
+				return column{}, &SourceError{file, "column " + quote(path) + " is a list"}
 			}
-			return i, nil
+			return column{path: path, index: i, kind: c.PhysicalType(), maxLevel: uint64(c.MaxDefinitionLevel())}, nil
 		}
 		have = append(have, c.Path())
 	}
-	return 0, missingColumn(file, path, have)
-}
-
-// allocate makes room for a batch of the column's type.
-func (c *column) allocate(file string, t pq.Type) error {
-	switch t {
-	case pq.Types.ByteArray:
-		c.bytes = make([]pq.ByteArray, parquetBatch)
-	case pq.Types.Int32:
-		c.int32s = make([]int32, parquetBatch)
-	case pq.Types.Int64:
-		c.int64s = make([]int64, parquetBatch)
-	case pq.Types.Boolean:
-		c.bools = make([]bool, parquetBatch)
-	case pq.Types.Float:
-		c.floats = make([]float32, parquetBatch)
-	case pq.Types.Double:
-		c.double = make([]float64, parquetBatch)
-	default:
-		return &SourceError{file, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(c.path), t)}
-	}
-	return nil
+	return column{}, missingColumn(file, path, have)
 }
 
 func (p *parquet) read(rec *record) error {
 	*rec = record{}
-	for p.at == p.n {
-		if err := p.fill(); err != nil {
-			return err
-		}
-	}
-	if p.text.present(p.at) {
-		rec.text, rec.hasText = p.text.bytes[p.text.at], true
-		p.text.at++
-	}
-	if p.label.present(p.at) {
-		rec.label = p.label.value()
-		p.label.at++
-	}
-	p.at++
-	return nil
-}
-
-// fill decodes the next batch of both columns.
-func (p *parquet) fill() error {
-	if p.text.bytes == nil {
-		p.text.bytes = make([]pq.ByteArray, parquetBatch)
-	}
 	for p.left == 0 {
 		if p.group == p.file.NumRowGroups() {
 			return io.EOF
@@ -159,76 +104,104 @@ func (p *parquet) fill() error {
 		p.group++
 		p.left = g.NumRows()
 		if err := errors.Join(p.text.open(g), p.label.open(g)); err != nil {
-			return &SourceError{p.name, err.Error()}
+			return p.at(err)
 		}
 	}
-	n, err := p.text.decode()
-	m, err2 := p.label.decode()
-	if err := errors.Join(err, err2); err != nil {
-		return &SourceError{p.name, err.Error()}
+	var label []byte
+	var err error
+	if rec.text, rec.hasText, err = p.text.next(); err != nil {
+		return p.at(err)
 	}
-	if n != m || n == 0 || int64(n) > p.left {
-		return &SourceError{p.name, fmt.Sprintf("row group %d: columns %s and %s end at different rows", p.group-1, quote(p.text.path), quote(p.label.path))}
+	var labelled bool
+	if label, labelled, err = p.label.next(); err != nil {
+		return p.at(err)
 	}
-	p.at, p.n = 0, n
-	p.left -= int64(n)
+	if labelled {
+		rec.label = p.label.value(label)
+	}
+	p.left--
+	if p.seen += int64(len(rec.text)) + rowBytes; p.seen > p.limit {
+		return p.at(fmt.Errorf("expands to more than %d bytes", p.limit))
+	}
 	return nil
+}
+
+func (p *parquet) at(err error) error {
+	return &SourceError{p.name, fmt.Sprintf("row group %d: %v", p.group-1, err)}
+}
+
+// column is one leaf column of the file.
+type column struct {
+	path     string
+	index    int
+	kind     pq.Type
+	maxLevel uint64 // definition level of a value that is there; the levels below are nulls
+
+	pages  file.PageReader // of the current row group
+	dict   dictionary
+	left   int     // values and nulls of the page not read yet
+	levels *hybrid // nil where nothing can be null
+	values values
 }
 
 // open starts the column in a row group.
 func (c *column) open(g *file.RowGroupReader) (err error) {
-	if c.chunk, err = g.Column(c.index); err != nil {
+	c.dict, c.left = dictionary{}, 0
+	if c.pages, err = g.GetColumnPageReader(c.index); err != nil {
 		return fmt.Errorf("column %s: %w", quote(c.path), err)
 	}
-	c.maxDef = c.chunk.Descriptor().MaxDefinitionLevel()
 	return nil
 }
 
-// decode reads a batch: as many rows as there are, parquetBatch at most.
-func (c *column) decode() (rows int, err error) {
-	var n int64
-	switch r := c.chunk.(type) {
-	case *file.ByteArrayColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.bytes, c.levels[:], nil)
-	case *file.Int32ColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.int32s, c.levels[:], nil)
-	case *file.Int64ColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.int64s, c.levels[:], nil)
-	case *file.BooleanColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.bools, c.levels[:], nil)
-	case *file.Float32ColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.floats, c.levels[:], nil)
-	case *file.Float64ColumnChunkReader:
-		n, c.filled, err = r.ReadBatch(parquetBatch, c.double, c.levels[:], nil)
+// next returns the bytes of the next value; ok is false for a null.
+func (c *column) next() (raw []byte, ok bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("column %s: %w", quote(c.path), err)
+		}
+	}()
+	for c.left == 0 {
+		if err := c.nextPage(); err != nil {
+			return nil, false, err
+		}
 	}
-	c.at = 0
-	if err = errors.Join(err, c.chunk.Err()); err != nil {
-		return 0, fmt.Errorf("column %s: %w", quote(c.path), err)
+	c.left--
+	if c.levels != nil {
+		level, err := c.levels.next()
+		if err != nil || level < c.maxLevel {
+			return nil, false, err
+		}
 	}
-	return int(n), nil
+	raw, err = c.values.next()
+	return raw, true, err
 }
 
-// present reports whether the i-th row of the batch has a value; nested columns lack one on every level above.
-func (c *column) present(i int) bool { return c.maxDef == 0 || c.levels[i] == c.maxDef }
-
-// value is the next label.
-func (c *column) value() value {
-	switch {
-	case c.bytes != nil:
-		return value{kind: text, str: string(c.bytes[c.at])}
-	case c.int32s != nil:
-		return value{kind: integer, num: int64(c.int32s[c.at])}
-	case c.int64s != nil:
-		return value{kind: integer, num: c.int64s[c.at]}
-	case c.bools != nil:
-		v := value{kind: boolean}
-		if c.bools[c.at] {
-			v.num = 1
-		}
-		return v
-	case c.floats != nil:
-		return number(float64(c.floats[c.at]))
-	default:
-		return number(c.double[c.at])
+// size is the width of a value in bytes, 0 for strings and for booleans, which are bits.
+func (c *column) size() (n int, ok bool) {
+	switch c.kind {
+	case pq.Types.ByteArray, pq.Types.Boolean:
+		return 0, true
+	case pq.Types.Int32, pq.Types.Float:
+		return 4, true
+	case pq.Types.Int64, pq.Types.Double:
+		return 8, true
 	}
+	return 0, false
+}
+
+// value reads a label.
+func (c *column) value(raw []byte) value {
+	switch c.kind {
+	case pq.Types.Boolean:
+		return value{kind: boolean, num: int64(raw[0])}
+	case pq.Types.Int32:
+		return value{kind: integer, num: int64(int32(binary.LittleEndian.Uint32(raw)))}
+	case pq.Types.Int64:
+		return value{kind: integer, num: int64(binary.LittleEndian.Uint64(raw))}
+	case pq.Types.Float:
+		return number(float64(math.Float32frombits(binary.LittleEndian.Uint32(raw))))
+	case pq.Types.Double:
+		return number(math.Float64frombits(binary.LittleEndian.Uint64(raw)))
+	}
+	return value{kind: text, str: string(raw)}
 }

@@ -134,6 +134,9 @@ func (r *reader) row(rec *record) (Row, error) {
 	if !rec.hasText {
 		return Row{}, &RowError{Column: r.Text, Reason: "the row has no text"}
 	}
+	if len(rec.text) > r.MaxRow { // Parquet; the text formats see to it as they read
+		return Row{}, &RowError{Column: r.Text, Reason: fmt.Sprintf("longer than %d bytes", r.MaxRow)}
+	}
 	if reason := badText(rec.text); reason != "" {
 		return Row{}, &RowError{Column: r.Text, Reason: reason}
 	}
