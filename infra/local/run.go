@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/duratune/duratune/infra/setup"
 	"github.com/duratune/duratune/infra/stack"
 )
 
@@ -89,14 +88,15 @@ func (a *app) begin(ctx context.Context, kind, id string, args []string) (*follo
 	if id == "" {
 		id = workflowID(kind, recipe, time.Now())
 	}
-	if err := a.up(ctx, true); err != nil {
+	paths, err := a.up(ctx, true)
+	if err != nil {
 		return nil, err
 	}
 	f, err := a.follower(id)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.startWorkflow(ctx, f, kind, recipe); err != nil {
+	if err := startWorkflow(ctx, f, paths.Temporal, kind, recipe); err != nil {
 		f.client.Close()
 		return nil, err
 	}
@@ -104,12 +104,8 @@ func (a *app) begin(ctx context.Context, kind, id string, args []string) (*follo
 }
 
 // startWorkflow prints and runs the command that anybody could type.
-func (a *app) startWorkflow(ctx context.Context, f *follower, kind, recipe string) error {
-	paths, err := setup.Run(ctx, a.setup)
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, paths.Temporal, "workflow", "start", "--address", f.instance.TemporalAddress(),
+func startWorkflow(ctx context.Context, f *follower, temporal, kind, recipe string) error {
+	cmd := exec.CommandContext(ctx, temporal, "workflow", "start", "--address", f.instance.TemporalAddress(),
 		"--type", kind, "--task-queue", stack.Queue, "--workflow-id", f.id, "--input-file", recipe)
 	fmt.Fprintf(f.out, "\n%s\n", strings.Join(cmd.Args, " "))
 	cmd.Env = append(os.Environ(), f.instance.ClientEnv()...)

@@ -48,38 +48,38 @@ func (a *app) upVerb(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.up(ctx, !servers); err != nil {
+	if _, err := a.up(ctx, !servers); err != nil {
 		return err
 	}
 	return a.printStatus(ctx)
 }
 
 // up sets up, builds the workers and starts what does not run.
-func (a *app) up(ctx context.Context, workers bool) error {
+func (a *app) up(ctx context.Context, workers bool) (setup.Paths, error) {
 	start := time.Now()
 	paths, err := setup.Run(ctx, a.setup)
 	if err != nil {
-		return err
+		return paths, err
 	}
 	in, err := stack.Load(a.state)
 	if err != nil {
-		return err
+		return paths, err
 	}
 	c := stack.Config{State: a.state, Paths: paths, Ports: &in.Ports}
 	if err := c.Ports.Override(os.Getenv); err != nil {
-		return err
+		return paths, err
 	}
 	if workers {
 		c.Workers = filepath.Join(a.state, "bin")
 		if err := setup.BuildWorkers(ctx, paths, c.Workers, os.Stdout); err != nil {
-			return err
+			return paths, err
 		}
 	}
 	if err := stack.Up(ctx, c); err != nil {
-		return err
+		return paths, err
 	}
 	fmt.Printf("the stack is up (%s)\n", time.Since(start).Round(100*time.Millisecond))
-	return nil
+	return paths, nil
 }
 
 func (a *app) downVerb(ctx context.Context, args []string) error {

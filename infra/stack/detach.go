@@ -47,7 +47,7 @@ func Up(ctx context.Context, c Config) error {
 		if err := waitUp(ctx, c.State, nil); err != nil {
 			return err
 		}
-		return renewWorkers(ctx, c.State)
+		return renewWorkers(ctx, c)
 	}
 	if err := sweep(ctx, c.State); err != nil {
 		return err
@@ -108,10 +108,14 @@ func waitUp(ctx context.Context, state string, gone <-chan struct{}) error {
 
 // renewWorkers restarts the workers whose binary was built anew while they ran. What they were doing goes on from its
 // last checkpoint.
-func renewWorkers(ctx context.Context, state string) error {
+func renewWorkers(ctx context.Context, c Config) error {
+	state := c.State
 	st, err := ReadStatus(state)
 	if err != nil {
 		return err
+	}
+	if c.Workers != "" && !slices.ContainsFunc(st.Processes, func(p ProcessStatus) bool { return isWorker(p.Name) }) {
+		return fmt.Errorf("stack: %w without workers: stop it first", ErrRunning)
 	}
 	stale := map[string]int{}
 	for _, p := range st.Processes {

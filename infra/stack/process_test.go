@@ -58,7 +58,7 @@ func TestProcessStartsAgainWhenItDies(t *testing.T) {
 	p := shell(t, t.TempDir(), "touch ready; exec sleep 600", time.Second)
 	eventually(t, "ready", state(p, Ready))
 	first := p.snapshot().PID
-	if err := p.signal(syscall.SIGKILL); err != nil {
+	if err := (&Stack{processes: []*process{p}}).Kill(t.Context(), "shell"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "another process", func() bool { s := p.snapshot(); return s.State == Ready && s.PID != first })

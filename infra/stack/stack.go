@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -232,6 +233,19 @@ func (s *Stack) Signal(name string, sig os.Signal) error {
 	return p.signal(sig)
 }
 
+// Kill ends a process at once (SIGKILL) and returns when it is gone; it is started again.
+func (s *Stack) Kill(ctx context.Context, name string) error {
+	p, err := s.process(name)
+	if err != nil {
+		return err
+	}
+	pid := p.snapshot().PID
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	return await(ctx, p, "gone", func(now ProcessStatus) bool { return now.PID != pid })
+}
+
 // Halt stops a process (SIGTERM, then SIGKILL) and keeps it stopped until Resume. It returns when the process is gone.
 func (s *Stack) Halt(ctx context.Context, name string) error {
 	p, err := s.process(name)
@@ -239,7 +253,7 @@ func (s *Stack) Halt(ctx context.Context, name string) error {
 		return err
 	}
 	p.want(true)
-	return s.await(ctx, p, Halted)
+	return awaitState(ctx, p, Halted)
 }
 
 // Resume starts a halted process again and returns when it serves.
@@ -249,7 +263,7 @@ func (s *Stack) Resume(ctx context.Context, name string) error {
 		return err
 	}
 	p.want(false)
-	return s.await(ctx, p, Ready)
+	return awaitState(ctx, p, Ready)
 }
 
 // Restart stops a process and starts it again.
@@ -271,18 +285,22 @@ func (s *Stack) process(name string) (*process, error) {
 	return nil, fmt.Errorf("stack: no process is named %q", name)
 }
 
-// await waits until the process is in the given state.
-func (s *Stack) await(ctx context.Context, p *process, want Condition) error {
+// await waits until the status of a process is as wanted.
+func await(ctx context.Context, p *process, what string, ok func(ProcessStatus) bool) error {
 	tick := time.NewTicker(probeEvery / 4)
 	defer tick.Stop()
-	for p.snapshot().State != want {
+	for !ok(p.snapshot()) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("stack: wait for %s to be %s: %w", p.name, want, ctx.Err())
+			return fmt.Errorf("stack: wait for %s to be %s: %w", p.name, what, ctx.Err())
 		}
 	}
 	return nil
+}
+
+func awaitState(ctx context.Context, p *process, want Condition) error {
+	return await(ctx, p, string(want), func(now ProcessStatus) bool { return now.State == want })
 }
 
 // Stop stops the workers, then the servers, and leaves no process.
@@ -299,7 +317,7 @@ func (s *Stack) Stop() error {
 			}
 		}
 		for _, p := range group {
-			_ = s.await(context.Background(), p, Halted) // bounded by the grace time
+			_ = awaitState(context.Background(), p, Halted) // bounded by the grace time
 		}
 	}
 	s.cancel()
