@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/sugarme/tokenizer"
 	"github.com/sugarme/tokenizer/decoder"
@@ -28,8 +29,10 @@ func build(cfg *tokenizer.Config) (*Tokenizer, error) {
 	switch t.kind {
 	case "WordPiece":
 		t.wordPiece(root, m)
+	case "BPE":
+		t.byteBPE(root, m)
 	default:
-		m.fail("type", "%s is not supported, only \"WordPiece\"", show(m.values["type"]))
+		m.only("type", "WordPiece", "BPE")
 	}
 	t.post = readPostProcessor(root.child("post_processor"))
 	t.addTokens(root, cfg.AddedTokens)
@@ -96,6 +99,99 @@ func (t *Tokenizer) wordPiece(root, m section) {
 	t.model = w
 }
 
+func (t *Tokenizer) byteBPE(root, m section) {
+	root.only("normalizer", nil)
+	pre := root.child("pre_tokenizer")
+	pre.only("type", "ByteLevel")
+	m.only("dropout", nil, 0.0)
+	m.only("continuing_subword_prefix", nil, "")
+	m.only("end_of_word_suffix", nil, "")
+	m.only("byte_fallback", nil, false)
+	if m.err != nil {
+		return
+	}
+	b := &byteBPE{split: newByteSplitter(loadUnicode()), window: 4096,
+		prefixSpace: must[bool](pre, "add_prefix_space"), useRegex: may(pre, "use_regex", true)}
+	b.scratch.New = func() any { return new(merging) }
+	t.vocabulary = readVocabulary(m)
+	b.vocabulary = t.vocabulary
+	for c, symbol := range byteSymbols {
+		id, ok := t.id[string(symbol)]
+		if !ok {
+			m.fail("vocab", "has no token %q for the byte %#02x", symbol, c)
+		}
+		b.symbols[c] = id
+	}
+	b.readMerges(m)
+	if m.err != nil {
+		return
+	}
+	b.findWhole(may(m, "ignore_merges", false))
+	t.model = b
+}
+
+// readMerges reads the merges, each "left right" or ["left", "right"].
+func (b *byteBPE) readMerges(m section) {
+	list := must[[]any](m, "merges")
+	if text, ok := m.values["merges"].([]any); ok && len(text) > 0 {
+		if first, ok := text[0].(string); ok && strings.HasPrefix(first, "#version") {
+			list = list[1:]
+		}
+	}
+	b.merges = newMerges(len(list))
+	for rank, v := range list {
+		key := fmt.Sprintf("merges[%d]", rank)
+		left, right, ok := pair(v)
+		l, okL := b.id[left]
+		r, okR := b.id[right]
+		id, okID := b.id[left+right]
+		if !ok || !okL || !okR || !okID {
+			m.fail(key, "%s is not a pair of tokens that make a third", show(v))
+			return
+		}
+		b.merges.add(l, r, merge{uint32(rank), id})
+	}
+}
+
+func pair(v any) (left, right string, ok bool) {
+	switch v := v.(type) {
+	case string:
+		left, right, ok = strings.Cut(v, " ")
+		return left, right, ok && !strings.Contains(right, " ")
+	case []any:
+		if len(v) != 2 {
+			return "", "", false
+		}
+		left, ok = v[0].(string)
+		right, okRight := v[1].(string)
+		return left, right, ok && okRight
+	default:
+		return "", "", false
+	}
+}
+
+// findWhole lists the words that are one token: those that merge into it, or with ignore_merges all of the vocabulary.
+func (b *byteBPE) findWhole(ignoreMerges bool) {
+	var list []string
+	var ids []int32
+	s := &merging{}
+	for i, token := range b.list {
+		raw, ok := rawBytes(token)
+		if !ok || len(raw) == 0 {
+			continue
+		}
+		if !ignoreMerges {
+			b.merge(string(raw), s)
+			if len(s.ids) != 1 || s.ids[0] != b.ids[i] {
+				continue
+			}
+		}
+		list, ids = append(list, string(raw)), append(ids, b.ids[i])
+		b.longest = max(b.longest, len(raw))
+	}
+	b.whole = newWords(list, ids)
+}
+
 // addTokens gives the added tokens their ids as Hugging Face does: the one that the model or an earlier token has, else
 // the next free one. Where that is not what the file says, the file is refused: Hugging Face only warns.
 func (t *Tokenizer) addTokens(root section, list []tokenizer.TokenConfig) {
@@ -153,9 +249,11 @@ func (t *Tokenizer) readDecoder(s section) {
 	switch s.typ() {
 	case "WordPiece":
 		t.decoder = decoder.NewWordPieceDecoder(must[string](s, "prefix"), must[bool](s, "cleanup"))
+	case "ByteLevel":
+		t.decoder = byteDecoder{}
 	case "":
 	default:
-		s.only("type", "WordPiece")
+		s.only("type", "WordPiece", "ByteLevel")
 	}
 }
 

@@ -8,7 +8,7 @@
 // There are two ways through: AppendIDs, which only makes ids and is fast, and Encode, which also tells where in the text
 // each token lies. Tests and fuzzing hold them to the same ids.
 //
-// Text that is not valid UTF-8 is read as if each invalid byte were U+FFFD. A Tokenizer never changes after Load, and all
+// Text that is not valid UTF-8 is read as Python's bytes.decode(errors="replace") reads it. A Tokenizer never changes after Load, and all
 // of its methods may be called from several goroutines at once.
 //
 //	tok, err := tokenizer.Load("tokenizer.json")

@@ -110,6 +110,10 @@ func TestHard(t *testing.T) {
 					t.Errorf("row %d: %.100q\n got %v\nwant %v", i, text, raw, want.Raw)
 					continue
 				}
+				if got := tok.Decode(want.Raw, true); got != want.Decode {
+					t.Errorf("row %d: decoded\n got %q\nwant %q", i, got, want.Decode)
+					continue
+				}
 				equal++
 			}
 			t.Logf("%d of %d equal", equal, len(expected.Rows))

@@ -15,10 +15,21 @@ type model interface {
 	appendTokens(dst []token, text string, at span, limit int) []token
 }
 
-// token is an id and the bytes of the text that it stands for.
+// token is an id, the number of its word, and the bytes of the text that it stands for. An added token is a word too; found
+// is what was found of it, with the white space that it strips.
 type token struct {
-	id int32
+	id    int32
+	word  int32
+	found string
 	span
+}
+
+// nextWord is the number of the word that comes after the tokens.
+func nextWord(tokens []token) int32 {
+	if len(tokens) == 0 {
+		return 0
+	}
+	return tokens[len(tokens)-1].word + 1
 }
 
 // Tokenizer encodes text as one tokenizer.json says.
@@ -64,7 +75,7 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string, maxLength int) []int32 {
 	if maxLength > 0 {
 		limit = max(len(dst), start+maxLength-len(t.suffix))
 	}
-	dst = t.appendText(dst, text, limit)
+	dst = t.appendText(dst, replaceInvalid(text), limit)
 	if len(dst) > limit {
 		dst = dst[:limit]
 	}

@@ -200,25 +200,26 @@ func (a *wordAligner) keep(n normalRune) {
 // end turns the word into tokens.
 func (a *wordAligner) end() {
 	if a.chars > 0 && !a.full() {
+		word := nextWord(a.dst)
 		a.ids = a.appendWord(a.ids[:0], a.word, a.chars)
 		if len(a.ids) == 1 {
-			a.dst = append(a.dst, token{a.ids[0], a.all})
+			a.dst = append(a.dst, token{a.ids[0], word, "", a.all})
 		} else {
-			a.pieces()
+			a.pieces(word)
 		}
 	}
 	a.word, a.at, a.chars = a.word[:0], a.at[:0], 0
 }
 
 // pieces cuts the word as appendWord did, now that it is known not to be unknown.
-func (a *wordAligner) pieces() {
+func (a *wordAligner) pieces(number int32) {
 	root, from := uint32(headRoot), 0
 	for from < len(a.word) {
 		id, n := a.wordPiece.pieces.longest(root, a.word[from:])
 		if n == 0 { // cannot be: appendWord got through
 			return
 		}
-		a.dst = append(a.dst, token{id, span{a.at[from].start, a.at[from+n-1].end}})
+		a.dst = append(a.dst, token{id, number, "", span{a.at[from].start, a.at[from+n-1].end}})
 		root, from = tailRoot, from+n
 	}
 }
