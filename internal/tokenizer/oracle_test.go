@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // oracle is Hugging Face tokenizers in a process of its own.
@@ -29,6 +32,41 @@ type oracleRequest struct {
 	Texts     []string `json:"texts"`
 	Pairs     []string `json:"pairs,omitempty"`
 	Details   bool     `json:"details"`
+}
+
+// row is all that Hugging Face says about one text.
+type row struct {
+	IDs        []int32  `json:"ids"`
+	Types      []int    `json:"types"`
+	Tokens     []string `json:"tokens"`
+	Offsets    [][]int  `json:"offsets"`
+	Mask       []int    `json:"mask"`
+	Decoded    string   `json:"decoded"`
+	DecodedAll string   `json:"decoded_all"`
+}
+
+func (a oracleAnswer) row(i int) row {
+	return row{a.IDs[i], a.Types[i], a.Tokens[i], a.Offsets[i], a.Mask[i], a.Decoded[i], a.DecodedAll[i]}
+}
+
+// answered is what we say about it. Offsets in bytes that do not mean the same as those in characters spoil it.
+func answered(tok *Tokenizer, text string, e *Encoding) row {
+	at := runeIndex(text)
+	for i, b := range e.Offsets {
+		if c := e.CharOffsets[i]; at[b[0]] != c[0] || at[b[1]] != c[1] {
+			return row{Decoded: fmt.Sprintf("token %d: bytes %v are not characters %v", i, b, c)}
+		}
+	}
+	ids := ints(e.Ids)
+	return row{ids, e.TypeIds, e.Tokens, e.CharOffsets, e.SpecialTokenMask, tok.Decode(ids, true), tok.Decode(ids, false)}
+}
+
+func ints(list []int) []int32 {
+	out := make([]int32, 0, len(list))
+	for _, n := range list {
+		out = append(out, int32(n))
+	}
+	return out
 }
 
 type oracleAnswer struct {
@@ -158,6 +196,7 @@ func TestOracleRandom(t *testing.T) {
 				}
 				maxLength := []int{0, 0, 128, 32, 5, 2}[d.IntN(6)]
 				pieces += compare(t, o, tok, path, texts, maxLength)
+				comparePairs(t, o, tok, path, texts[:len(texts)/10+1], maxLength)
 			}
 			t.Logf("%d tokens", pieces)
 		})
@@ -180,20 +219,38 @@ func envInt(t *testing.T, name string, fallback int) int {
 // compare returns the number of tokens.
 func compare(t *testing.T, o *oracle, tok *Tokenizer, path string, texts []string, maxLength int) (tokens int) {
 	t.Helper()
-	const most = 5 // differences shown
-	want := o.ask(t, oracleRequest{Tokenizer: path, MaxLength: maxLength, Texts: texts})
+	const most = 3 // differences shown
+	want := o.ask(t, oracleRequest{Tokenizer: path, MaxLength: maxLength, Texts: texts, Details: true})
 	bad := 0
 	for i, text := range texts {
-		got := tok.AppendIDs(nil, text, maxLength)
-		tokens += len(got)
-		if !slices.Equal(got, want.IDs[i]) {
-			if bad++; bad <= most {
-				t.Errorf("AppendIDs(%+.300q, %d)\n got %v\nwant %v", text, maxLength, got, want.IDs[i])
-			}
+		ids := tok.AppendIDs(nil, text, maxLength)
+		tokens += len(ids)
+		diff := cmp.Diff(want.row(i), answered(tok, text, tok.Encode(text, maxLength)))
+		if diff == "" && slices.Equal(ids, want.IDs[i]) {
+			continue
+		}
+		if bad++; bad <= most {
+			t.Errorf("%+.300q, %d\n AppendIDs %v\n want      %v\n Encode (-want +got) %s", text, maxLength, ids, want.IDs[i], diff)
 		}
 	}
 	if bad > 0 {
 		t.Errorf("%d of %d texts differ", bad, len(texts))
 	}
 	return tokens
+}
+
+// comparePairs does the same for neighbours of the texts.
+func comparePairs(t *testing.T, o *oracle, tok *Tokenizer, path string, texts []string, maxLength int) {
+	t.Helper()
+	pairs := append(slices.Clone(texts[1:]), texts[0])
+	want := o.ask(t, oracleRequest{Tokenizer: path, MaxLength: maxLength, Texts: texts, Pairs: pairs, Details: true})
+	for i, text := range texts {
+		e := tok.EncodePair(text, pairs[i], maxLength)
+		got := row{IDs: ints(e.Ids), Types: e.TypeIds, Tokens: e.Tokens, Offsets: e.CharOffsets, Mask: e.SpecialTokenMask}
+		w := want.row(i)
+		w.Decoded, w.DecodedAll = "", ""
+		if diff := cmp.Diff(w, got); diff != "" {
+			t.Fatalf("EncodePair(%+.300q, %+.300q, %d) (-want +got) %s", text, pairs[i], maxLength, diff)
+		}
+	}
 }
