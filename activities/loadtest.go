@@ -43,7 +43,7 @@ type LoadTestResult struct {
 }
 
 // compareRows bounds how many held-out rows are scored again.
-const compareRows = 2048
+const compareRows = 512
 
 // scoreTolerance is how far a probability may be off: the same weights in batches of other shapes.
 var scoreTolerance = map[string]float64{"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}

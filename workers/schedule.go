@@ -21,9 +21,15 @@ const (
 )
 
 // ScheduleReconcile makes the schedule that closes MLflow runs of terminated workflows, unless it exists.
-func (b *Base) ScheduleReconcile(ctx context.Context, every time.Duration) error {
-	if every <= 0 {
-		every = reconcileEvery
+// DURATUNE_RECONCILE_EVERY says how often it looks, e.g. "1m" (default 5m).
+func (b *Base) ScheduleReconcile(ctx context.Context, getenv func(string) string) error {
+	every := reconcileEvery
+	if s := getenv("DURATUNE_RECONCILE_EVERY"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < time.Second {
+			return fmt.Errorf("DURATUNE_RECONCILE_EVERY: got %q, want a duration of at least 1s, e.g. 5m", s)
+		}
+		every = d
 	}
 	_, err := b.Temporal.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID: reconcileSchedule, Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: every}}},

@@ -83,8 +83,8 @@ func (s *session) items() ([]item, Paths, error) {
 	return items, p, nil
 }
 
-// Tool builds one of the developer's tools (golangci-lint, workflowcheck) if need be and returns its path. They are not
-// part of [Run]: only who changes the code needs them.
+// Tool builds one of the developer's tools (golangci-lint, workflowcheck, the pinned temporal) if need be and returns its
+// path. They are not part of [Run]: only who changes the code needs them.
 func Tool(ctx context.Context, o Options, name string) (string, error) {
 	s, err := newSession(o)
 	if err != nil {
@@ -97,6 +97,8 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 		it, path = s.tool(name, lintVersion, "github.com/golangci/golangci-lint/v2/cmd/golangci-lint"), s.toolPath(name, lintVersion)
 	case "workflowcheck":
 		it, path = s.tool(name, checkVersion, "go.temporal.io/sdk/contrib/tools/workflowcheck"), s.toolPath(name, checkVersion)
+	case "temporal":
+		it, path = s.tool(name, temporalVersion, "github.com/temporalio/cli/cmd/temporal"), s.toolPath(name, temporalVersion)
 	default:
 		return "", fmt.Errorf("setup: no tool is named %q", name)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -55,7 +56,7 @@ type Point struct {
 type Progress struct {
 	Step             int64   // completed steps of the run
 	Percent          float64 // of this epoch
-	SamplesPerSecond float64 // since this call of Epoch began
+	SamplesPerSecond float64 // of the last seconds
 	ETA              time.Duration
 }
 
@@ -83,8 +84,7 @@ func Epoch(ctx context.Context, eng Engine, plan Plan, rows Rows, epoch int, st 
 		return st, fmt.Errorf("train: epoch %d spans steps %d to %d, but the state is at step %d", epoch+1, first, first+plan.StepsPerEpoch(), st.Step)
 	}
 	r := epochRun{eng: eng, plan: plan, rows: rows, hooks: hooks, st: st, first: first,
-		order: Order(plan.Seed, epoch, plan.NumRows), began: time.Now(), beganAt: st.Step}
-	r.synced = r.began
+		order: Order(plan.Seed, epoch, plan.NumRows), synced: time.Now()}
 	if st.Step == first {
 		r.st.EpochSeconds = 0
 	}
@@ -98,17 +98,16 @@ func Epoch(ctx context.Context, eng Engine, plan Plan, rows Rows, epoch int, st 
 
 // epochRun is one call of Epoch.
 type epochRun struct {
-	eng     Engine
-	plan    Plan
-	rows    Rows
-	hooks   Hooks
-	order   []int32
-	first   int64 // global step at which the epoch begins
-	issued  int64 // steps handed to the engine; st.Step of them are known to be complete
-	st      State
-	began   time.Time
-	beganAt int64
-	synced  time.Time
+	eng    Engine
+	plan   Plan
+	rows   Rows
+	hooks  Hooks
+	order  []int32
+	first  int64 // global step at which the epoch begins
+	issued int64 // steps handed to the engine; st.Step of them are known to be complete
+	st     State
+	rate   float64 // steps a second, averaged over the last ones
+	synced time.Time
 }
 
 // step issues one step and, where the time has come, waits for the device, logs and checkpoints.
@@ -164,6 +163,7 @@ func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
 		return nil, fmt.Errorf("train: engine reports %d steps, %d were issued", len(stats), want)
 	}
 	now := time.Now()
+	r.measure(now.Sub(r.synced).Seconds(), len(stats))
 	r.st.Seconds += now.Sub(r.synced).Seconds()
 	r.st.EpochSeconds += now.Sub(r.synced).Seconds()
 	r.synced = now
@@ -178,6 +178,21 @@ func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
 	}
 	r.progress()
 	return stats, nil
+}
+
+// rateMemory is over how many seconds the rate of steps is averaged.
+const rateMemory = 10
+
+// measure takes steps that took the given seconds into the moving average of the rate.
+func (r *epochRun) measure(seconds float64, steps int) {
+	if seconds <= 0 {
+		return
+	}
+	weight := 1 - math.Exp(-seconds/rateMemory)
+	if r.rate == 0 {
+		weight = 1
+	}
+	r.rate += weight * (float64(steps)/seconds - r.rate)
 }
 
 // log emits a window as Trainer's _maybe_log_save_evaluate does: the mean loss since the last logging step, which may
@@ -200,12 +215,9 @@ func (r *epochRun) log(last StepStats) {
 // progress reports what is complete; it is a heartbeat's only source, so that a hung step is silent.
 func (r *epochRun) progress() {
 	done, all := r.st.Step-r.first, r.plan.StepsPerEpoch()
-	elapsed := time.Since(r.began).Seconds()
-	steps := float64(r.st.Step - r.beganAt)
-	p := Progress{Step: r.st.Step, Percent: 100 * float64(done) / float64(all)}
-	if elapsed > 0 && steps > 0 {
-		p.SamplesPerSecond = steps * float64(r.plan.BatchSize) / elapsed
-		p.ETA = time.Duration(float64(all-done) / steps * elapsed * float64(time.Second))
+	p := Progress{Step: r.st.Step, Percent: 100 * float64(done) / float64(all), SamplesPerSecond: r.rate * float64(r.plan.BatchSize)}
+	if r.rate > 0 {
+		p.ETA = time.Duration(float64(all-done) / r.rate * float64(time.Second))
 	}
 	r.hooks.Progress(p)
 }

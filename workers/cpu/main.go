@@ -40,5 +40,8 @@ func run() error {
 	workflows.Register(w)
 	w.RegisterActivity(&activities.CPU{Store: base.Store, Tracking: base.Tracking, Roots: roots, Hub: hub.New(hubConfig),
 		Cluster: base.Cluster(), CacheDir: base.CacheDir, UI: base.UI, Logger: base.Logger})
+	if err := base.ScheduleReconcile(context.Background(), os.Getenv); err != nil {
+		return err
+	}
 	return w.Run(worker.InterruptCh())
 }
