@@ -63,7 +63,7 @@ func TestBadInput(t *testing.T) {
 			activities.TypeInvalidRecipe, []string{"train.epochs", "train.learning_rate", "tokenizer.padding"}},
 		{"no such source", source("file:no/such.jsonl"), activities.TypeDatasetInvalid, []string{"no/such.jsonl", "not found"}},
 		{"outside the roots", source("file:///etc/passwd"), activities.TypeDatasetInvalid, []string{"DURATUNE_DATA_ROOTS"}},
-		{"climbing out", source("file:../../../../../etc/passwd"), activities.TypeDatasetInvalid, nil},
+		{"climbing out", source("file:../../../../../etc/passwd"), activities.TypeInvalidRecipe, []string{"data.source"}},
 		{"empty", source(write("empty.jsonl", "")), activities.TypeDatasetInvalid, []string{"empty"}},
 		{"row without a label", source(write("nolabel.jsonl", `{"text":"a","label":"ham"}`+"\n"+`{"text":"b"}`+"\n")), activities.TypeDatasetInvalid, []string{"row 2", "label"}},
 		{"unknown label", source(write("unknown.jsonl", `{"text":"a","label":"ham"}`+"\n"+`{"text":"b","label":"egg"}`+"\n")), activities.TypeDatasetInvalid, []string{"row 2", "egg"}},
