@@ -154,7 +154,7 @@ func TestResumedRunHasTheSameBits(t *testing.T) {
 const printDigest = "DURATUNE_TEST_PRINT_DIGEST"
 
 func TestOtherProcessHasTheSameBits(t *testing.T) {
-	g := readGolden(t, "bert")
+	g := readGolden(t, "testdata/bert")
 	spec := g.spec()
 	spec.ModelDir = os.Getenv(printDigest)
 	if spec.ModelDir != "" {
@@ -196,7 +196,7 @@ func TestDropoutDoesNotDependOnTheMicroBatch(t *testing.T) {
 }
 
 func TestStepThatIsNotFiniteChangesNothing(t *testing.T) {
-	g := readGolden(t, "roberta")
+	g := readGolden(t, "testdata/roberta")
 	e := openEngine(t, g.spec())
 	steps(t, g, e, 0, 2)
 	weights, optimizer := snap(t, e)
@@ -253,7 +253,7 @@ func TestBF16StaysNearFP32(t *testing.T) {
 }
 
 func TestThreadIsLeftAloneAfterClose(t *testing.T) {
-	g := readGolden(t, "bert")
+	g := readGolden(t, "testdata/bert")
 	e := openEngine(t, g.spec())
 	if err := e.Close(); err != nil {
 		t.Fatal(err)

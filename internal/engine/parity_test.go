@@ -11,20 +11,28 @@ import (
 	"github.com/duratune/duratune/internal/torch"
 )
 
-func TestLogitsMatchTransformers(t *testing.T) {
-	eachGolden(t, func(t *testing.T, g *golden) {
-		e := openEngine(t, g.spec())
-		got, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, _ := values[float32](t, g.file, "logits")
-		d := worst(slices.Concat(got...), want)
-		t.Logf("largest difference of logits: %.1e", d)
-		if d > 1e-5 {
-			t.Errorf("logits differ by %v of their scale, want at most 1e-5", d)
-		}
-	})
+func TestLogitsMatchTransformers(t *testing.T) { eachGolden(t, compareLogits) }
+
+func compareLogits(t *testing.T, g *golden) {
+	e := openEngine(t, g.spec())
+	got, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := values[float32](t, g.file, "logits")
+	d := worst(slices.Concat(got...), want, 0)
+	t.Logf("largest difference of logits: %.1e", d)
+	if d > 1e-5 {
+		t.Errorf("logits differ by %v of their scale, want at most 1e-5", d)
+	}
+}
+
+func TestMiniLMMatchesTransformers(t *testing.T) {
+	g := recordMiniLM(t)
+	compareLogits(t, g)
+	e := openEngine(t, g.spec())
+	t.Logf("largest difference of gradients: %.1e", gradientError(t, g, e))
+	compareSteps(t, g, e)
 }
 
 func TestGradientsMatchTransformers(t *testing.T) {
@@ -41,7 +49,8 @@ func isKeyBias(name string) bool {
 	return strings.HasSuffix(name, "self.key.bias") || strings.HasSuffix(name, "k_lin.bias")
 }
 
-// gradientError compares every gradient of batch 0 by name and returns the largest difference.
+// gradientError compares every gradient of batch 0 by name and returns the largest difference. Where a tensor's gradient is
+// a small rest of terms that cancel (a classifier's bias), it is measured against 0.01.
 func gradientError(t *testing.T, g *golden, e *Engine) float64 {
 	t.Helper()
 	var largest float64
@@ -55,7 +64,7 @@ func gradientError(t *testing.T, g *golden, e *Engine) float64 {
 		grads := e.scope.Floats(e.buf.Grad)
 		for _, w := range e.layout.Weights {
 			want, _ := values[float32](t, g.file, "grad."+w.Name)
-			d := worst(grads[w.Offset:w.Offset+w.Size], want)
+			d := worst(grads[w.Offset:w.Offset+w.Size], want, 1e-2)
 			if isKeyBias(w.Name) {
 				continue
 			}
@@ -82,6 +91,8 @@ func TestTenStepsMatchPyTorch(t *testing.T) {
 	})
 }
 
+// compareSteps compares losses, norms and weights of ten steps. Weights are measured against their own scale or that of a new
+// matrix, 0.02, where theirs is smaller: AdamW makes steps of the learning rate's size of gradients that are nearly zero.
 func compareSteps(t *testing.T, g *golden, e *Engine) {
 	t.Helper()
 	for s, b := range g.batches {
@@ -112,7 +123,7 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 		if isKeyBias(w.Name) {
 			continue
 		}
-		d := worst(after[w.Offset:w.Offset+w.Size], want)
+		d := worst(after[w.Offset:w.Offset+w.Size], want, 0.02)
 		weights = math.Max(weights, d)
 		if d > 1e-4 {
 			t.Errorf("%s: differs by %v of its scale after ten steps", w.Name, d)
@@ -138,7 +149,7 @@ func TestDecayGroupsAreTrainers(t *testing.T) {
 }
 
 func TestNoTensorOutlivesItsStep(t *testing.T) {
-	g := readGolden(t, "bert")
+	g := readGolden(t, "testdata/bert")
 	e := openEngine(t, g.spec())
 	var live int64
 	for s := range 20 {

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/duratune/duratune/infra/libtorch"
 	"github.com/duratune/duratune/internal/torch/native"
+	"github.com/duratune/duratune/internal/train"
 )
 
 // Version is the libtorch release this is built against.
@@ -22,6 +24,18 @@ func initThread(cores int) error {
 	}
 	return nil
 }
+
+// GPUs counts the CUDA devices of the machine. libtorch's CUDA half is loaded on the first call, so that one binary runs with
+// and without it. A machine with a driver on which that fails gives train.ErrNoLibtorch and the loader's reason.
+func GPUs() (int, error) { return gpus() }
+
+var gpus = sync.OnceValues(func() (int, error) {
+	n, err := native.LoadCUDA()
+	if err != nil {
+		return 0, fmt.Errorf("torch: load CUDA: %v: %w", err, train.ErrNoLibtorch)
+	}
+	return n, nil
+})
 
 // InstructionSet names what decides the bits of a CPU's results besides the number of threads: libtorch's choice of
 // kernels, and the processor's model, by which MKL and oneDNN choose theirs, e.g. "AVX512 AuthenticAMD-25-17".

@@ -1,6 +1,7 @@
 """Records how transformers and PyTorch compute three tiny classifiers: logits, gradients, ten optimizer steps.
 
-usage: models.py OUT_DIR
+usage: models.py OUT_DIR            the tiny ones, with random weights (internal/engine/testdata)
+       models.py OUT_DIR BASE_DIR   the same of a pre-trained folder with a new head, into OUT_DIR/base (made at test time)
 
 For each architecture a folder as save_pretrained writes it (config.json, model.safetensors) and golden.safetensors:
   ids [S B T], lengths [S B], labels [S B]   the batches of S steps, padded with the pad id to T
@@ -13,7 +14,7 @@ Dropout is 0 in these configs. Settings are in golden.json; the Go tests read th
 import json, pathlib, sys
 import torch
 from safetensors.torch import save_file
-from transformers import (AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig, Trainer, TrainingArguments,
+from transformers import (AutoConfig, AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig, Trainer, TrainingArguments,
                           get_linear_schedule_with_warmup)
 
 STEPS, BATCH, WIDTH, VOCAB = 10, 6, 24, 96
@@ -52,12 +53,25 @@ def loss_of(model, ids, mask, labels, settings):
     return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=settings["label_smoothing"]), logits
 
 
-def record(name, out):
+def tiny(name, out):
     config, changes = CASES[name]
-    settings = {**SETTINGS, **changes}
     g = torch.Generator().manual_seed(sum(name.encode()))
     model = AutoModelForSequenceClassification.from_config(config)
     spread(model, g)
+    record(model, g, {**SETTINGS, **changes}, out)
+
+
+def base(folder, out):
+    config = AutoConfig.from_pretrained(folder, num_labels=2)
+    for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout"):
+        if hasattr(config, field):
+            setattr(config, field, 0.0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
+    record(model, torch.Generator().manual_seed(0), {**SETTINGS, "lr": 5e-5, "max_grad_norm": 1.0}, out)
+
+
+def record(model, g, settings, out):
+    config = model.config
     model.save_pretrained(out)
     ids, mask, lengths = batches(g, config.pad_token_id)
     labels = torch.randint(0, config.num_labels, (STEPS, BATCH), generator=g)
@@ -95,7 +109,10 @@ def record(name, out):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for case in CASES:
-        folder = pathlib.Path(sys.argv[1]) / case
+    jobs = {case: lambda out, case=case: tiny(case, out) for case in CASES}
+    if len(sys.argv) > 2:
+        jobs = {"base": lambda out: base(sys.argv[2], out)}
+    for name, job in jobs.items():
+        folder = pathlib.Path(sys.argv[1]) / name
         folder.mkdir(parents=True, exist_ok=True)
-        record(case, folder)
+        job(folder)

@@ -202,6 +202,7 @@ const Tensor& ref(dt_tensor t) {
 extern "C" char* dt_attention(dt_tensor* out, dt_tensor q, dt_tensor qkv, dt_tensor starts, int64_t heads, dt_drop drop) {
   try {
     Keys keys{drop.p > 0 ? ref(drop.keys) : Tensor(), drop.site, drop.p};
+    TORCH_CHECK(drop.p == 0 || (keys.keys.defined() && keys.keys.numel() == ref(qkv).size(0)), "attention: a key is needed for each token");
     *out = new Tensor(Attention::apply(q ? std::optional<Tensor>(ref(q)) : std::nullopt, ref(qkv), ref(starts), heads, keys));
     return nullptr;
   } catch (const std::exception& e) {

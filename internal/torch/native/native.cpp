@@ -6,6 +6,7 @@
 #include "native.h"
 
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <cstring>
@@ -68,7 +69,9 @@ struct DropRef {
   int64_t site = 0;
   double p = 0;
 
-  explicit DropRef(const dt_drop& d) : keys(d.p > 0 ? ref(d.keys) : Tensor()), site(d.site), p(d.p) {}
+  DropRef(const dt_drop& d, const Tensor& x) : keys(d.p > 0 ? ref(d.keys) : Tensor()), site(d.site), p(d.p) {
+    TORCH_CHECK(p == 0 || (keys.defined() && keys.numel() == x.size(0)), "dropout: a key is needed for each of ", x.size(0), " rows");
+  }
   DropRef(const Tensor& k, int64_t s, double prob) : keys(k), site(s), p(prob) {}
   dt::DropKey key(int64_t row) const {
     return p > 0 ? dt::drop_key(static_cast<uint64_t>(keys.const_data_ptr<int64_t>()[row]), site) : dt::DropKey{0, 0};
@@ -293,6 +296,15 @@ char* dt_init_thread(int threads) { GUARD(at::set_num_threads(threads); c10::Gra
 
 char* dt_cpu_capability(void) { return strdup(at::get_cpu_capability().c_str()); }
 
+char* dt_load_cuda(int* devices) {
+  *devices = 0;
+  // Without a driver there is no GPU, and half a gigabyte of kernels need not be mapped.
+  if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
+  // Its static initializers register the CUDA kernels with the dispatcher.
+  if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return strdup(dlerror());
+  GUARD(*devices = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;)
+}
+
 int dt_grad_mode(int on) {
   bool was = c10::GradMode::is_enabled();
   c10::GradMode::set_enabled(on);
@@ -316,10 +328,10 @@ char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positi
 
 char* dt_norm(dt_tensor* out, dt_tensor h, dt_tensor residual, dt_param gamma, dt_param beta, double eps, dt_drop drop,
               int accumulate) {
-  GUARD(give(out, Norm::apply(ref(h), maybe(residual), Weight(gamma), Weight(beta), eps, DropRef(drop), accumulate != 0));)
+  GUARD(give(out, Norm::apply(ref(h), maybe(residual), Weight(gamma), Weight(beta), eps, DropRef(drop, ref(h)), accumulate != 0));)
 }
 
-char* dt_dropout(dt_tensor* out, dt_tensor x, dt_drop drop) { GUARD(give(out, Dropout::apply(ref(x), DropRef(drop)));) }
+char* dt_dropout(dt_tensor* out, dt_tensor x, dt_drop drop) { GUARD(give(out, Dropout::apply(ref(x), DropRef(drop, ref(x))));) }
 
 char* dt_gelu(dt_tensor* out, dt_tensor x, int tanh) { GUARD(give(out, at::gelu(ref(x), tanh ? "tanh" : "none"));) }
 

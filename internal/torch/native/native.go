@@ -69,6 +69,13 @@ func InitThread(threads int) error { return take(C.dt_init_thread(C.int(threads)
 // CPUCapability is the instruction set that libtorch's kernels use.
 func CPUCapability() string { return TakeString(unsafe.Pointer(C.dt_cpu_capability())) }
 
+// LoadCUDA loads libtorch's CUDA half and counts the GPUs; without a driver there are none, which is no error.
+func LoadCUDA() (int, error) {
+	var n C.int
+	err := take(C.dt_load_cuda(&n))
+	return int(n), err
+}
+
 // GradMode switches the recording of gradients and returns what it was.
 func GradMode(on bool) bool { return C.dt_grad_mode(b2i(on)) != 0 }
 

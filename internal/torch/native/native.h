@@ -23,6 +23,8 @@ typedef struct {
 
 char* dt_init_thread(int threads);
 char* dt_cpu_capability(void);  // to be freed
+// dt_load_cuda loads libtorch's CUDA half and counts the GPUs; without a driver there are none, which is no error.
+char* dt_load_cuda(int* devices);
 int dt_grad_mode(int on);       // returns what it was
 int dt_device(dt_tensor);       // -1: CPU
 char* dt_detach(dt_tensor* out, dt_tensor x);

@@ -1,0 +1,129 @@
+//go:build torch
+
+package engine
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/duratune/duratune/internal/train"
+)
+
+func TestOpenRefusesWhatItCannotRun(t *testing.T) {
+	g := readGolden(t, "testdata/bert")
+	var config *train.ConfigError
+	var tensor *train.TensorError
+	tests := []struct {
+		name   string
+		change func(*train.Spec)
+		as     any
+		want   string
+	}{
+		{"one label", func(s *train.Spec) { s.Labels = s.Labels[:1] }, nil, "1 labels"},
+		{"no length", func(s *train.Spec) { s.MaxLength = 0 }, nil, "max length 0"},
+		{"precision", func(s *train.Spec) { s.Precision = "fp8" }, nil, "fp8"},
+		{"too long for the positions", func(s *train.Spec) { s.MaxLength = 33 }, &config, "max_position_embeddings"},
+		{"no folder", func(s *train.Spec) { s.ModelDir = t.TempDir() }, &config, "config.json"},
+		{"other number of labels", func(s *train.Spec) { s.Labels = append(s.Labels, "more") }, &tensor, "classifier"},
+	}
+	for _, tt := range tests {
+		spec := g.spec()
+		tt.change(&spec)
+		e, err := Open(t.Context(), spec)
+		if err == nil || e != nil || !strings.Contains(err.Error(), tt.want) || (tt.as != nil && !errors.As(err, tt.as)) {
+			t.Errorf("%s: got %v, %v", tt.name, e, err)
+		}
+	}
+}
+
+func TestStepRefusesRowsItCannotTake(t *testing.T) {
+	g := readGolden(t, "testdata/bert")
+	e := openEngine(t, g.spec())
+	one := func(ids []int32, label int64) train.Batch {
+		return train.Batch{InputIDs: [][]int32{ids}, Labels: []int64{label}, Rows: []int64{77}}
+	}
+	tests := []struct {
+		name  string
+		batch train.Batch
+		want  string
+	}{
+		{"empty batch", train.Batch{}, "0 sequences"},
+		{"labels missing", train.Batch{InputIDs: [][]int32{{1}}, Rows: []int64{0}}, "0 labels"},
+		{"empty row", one(nil, 0), "row 77: 0 tokens"},
+		{"long row", one(make([]int32, 33), 0), "row 77: 33 tokens"},
+		{"unknown token", one([]int32{2, 96}, 0), "row 77: token id 96"},
+		{"negative token", one([]int32{-1}, 0), "row 77: token id -1"},
+		{"unknown label", one([]int32{2}, 3), "row 77: label 3"},
+	}
+	for _, tt := range tests {
+		if err := e.Step(t.Context(), 0, 1e-3, tt.batch); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	if stats, err := e.Sync(t.Context()); err != nil || len(stats) > 0 {
+		t.Errorf("refused steps are reported: %v, %v", stats, err)
+	}
+}
+
+func TestLogitsKeepTheOrderOfTheirInputs(t *testing.T) {
+	g := readGolden(t, "testdata/distilbert")
+	spec := g.spec()
+	spec.Inference = true
+	e := openEngine(t, spec)
+	var inputs [][]int32
+	for _, b := range g.batches {
+		inputs = append(inputs, b.InputIDs...)
+	}
+	inputs = slices.Concat(inputs, inputs) // more than one pack
+	var done []int
+	got, err := e.Logits(t.Context(), inputs, func(n int) { done = append(done, n) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(done) < 2 || done[len(done)-1] != len(inputs) || !slices.IsSorted(done) {
+		t.Errorf("progress was %v of %d", done, len(inputs))
+	}
+	for i, in := range inputs {
+		alone, err := e.Logits(t.Context(), [][]int32{in}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range alone[0] {
+			if math.Abs(float64(alone[0][c]-got[i][c])) > 1e-5 {
+				t.Errorf("input %d: %v in a batch, %v alone", i, got[i], alone[0])
+			}
+		}
+	}
+	if none, err := e.Logits(t.Context(), nil, nil); err != nil || len(none) > 0 {
+		t.Errorf("no inputs: %v, %v", none, err)
+	}
+}
+
+func TestInferenceHasNoOptimizer(t *testing.T) {
+	g := readGolden(t, "testdata/roberta")
+	spec := g.spec()
+	spec.Inference = true
+	e := openEngine(t, spec)
+	_, err := e.Snapshot(t.Context())
+	for what, err := range map[string]error{
+		"Step": e.Step(t.Context(), 0, 1, g.batches[0]), "Restore": e.Restore(t.Context(), nil, nil), "Snapshot": err,
+	} {
+		if !errors.Is(err, errInference) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+}
+
+func TestIdentityAndMemory(t *testing.T) {
+	e := openEngine(t, readGolden(t, "testdata/bert").spec())
+	id := e.Identity()
+	if id.Device != "cpu" || id.InstructionSet == "" || id.Threads < 1 || id.Libtorch != "2.11.0" || id.Precision != "fp32" {
+		t.Errorf("identity is %+v", id)
+	}
+	if m := e.Memory(); m.PeakHost < 10<<20 || m.PeakDevice != 0 {
+		t.Errorf("memory is %+v", m)
+	}
+}
