@@ -176,6 +176,9 @@ func readVocabulary(model section) vocabulary {
 	entries := must[map[string]any](model, "vocab")
 	for token, id := range entries {
 		v.id[token] = model.id("vocab."+token, id)
+		if len(token) > maxWord {
+			model.fail("vocab", "has a token of %d bytes, more than %d", len(token), maxWord)
+		}
 		v.list = append(v.list, token)
 	}
 	slices.SortFunc(v.list, func(a, b string) int { return cmp.Or(cmp.Compare(v.id[a], v.id[b]), cmp.Compare(a, b)) })

@@ -5,39 +5,34 @@ import (
 	"math/bits"
 )
 
-// words finds the id of a whole word. It is an open hash table over one string of all words: a map of strings costs
-// twice the time.
+// words finds the id of a whole word. It is an open hash table, a map of strings costs twice the time: most of that time
+// is spent waiting for memory, so a word, its length and its id lie together, and neighbouring ids near each other.
 type words struct {
-	slots []wordSlot // a power of two of them, at most half full
-	text  string
-	ends  []uint32 // of each word in text
-	ids   []int32
+	slots   []wordSlot // a power of two of them, at most half full
+	entries []byte     // id (4 bytes), length (2 bytes) and bytes of each word
 }
 
 type wordSlot struct {
 	hash uint32
-	word uint32 // its place in ends plus one; 0 is an empty slot
+	at   uint32 // in entries, plus one; 0 is an empty slot
 }
 
-// newWords takes the words and their ids. Their bytes must not exceed 4 GiB.
+const maxWord = 1<<16 - 1 // bytes
+
+// newWords takes the words, of at most maxWord bytes each and 4 GiB together, and their ids.
 func newWords(list []string, ids []int32) *words {
-	w := &words{slots: make([]wordSlot, 1<<bits.Len(uint(2*len(list)))), ids: ids, ends: make([]uint32, 1, len(list)+1)}
-	size := 0
-	for _, s := range list {
-		size += len(s)
-	}
-	text := make([]byte, 0, size)
+	w := &words{slots: make([]wordSlot, 1<<bits.Len(uint(2*len(list))))}
 	for i, s := range list {
-		text = append(text, s...)
-		w.ends = append(w.ends, uint32(len(text)))
 		hash := hashWord([]byte(s))
 		at := int(hash) & (len(w.slots) - 1)
-		for w.slots[at].word != 0 {
+		for w.slots[at].at != 0 {
 			at = (at + 1) & (len(w.slots) - 1)
 		}
-		w.slots[at] = wordSlot{hash, uint32(i + 1)}
+		w.slots[at] = wordSlot{hash, uint32(len(w.entries) + 1)}
+		w.entries = binary.LittleEndian.AppendUint32(w.entries, uint32(ids[i]))
+		w.entries = binary.LittleEndian.AppendUint16(w.entries, uint16(len(s)))
+		w.entries = append(w.entries, s...)
 	}
-	w.text = string(text)
 	return w
 }
 
@@ -46,11 +41,15 @@ func (w *words) find(word []byte) int32 {
 	hash := hashWord(word)
 	for at := int(hash); ; at++ {
 		s := w.slots[at&(len(w.slots)-1)]
-		if s.word == 0 {
+		if s.at == 0 {
 			return -1
 		}
-		if s.hash == hash && w.text[w.ends[s.word-1]:w.ends[s.word]] == string(word) {
-			return w.ids[s.word-1]
+		if s.hash != hash {
+			continue
+		}
+		e := w.entries[s.at-1:]
+		if n := int(binary.LittleEndian.Uint16(e[4:])); n == len(word) && string(e[6:6+n]) == string(word) {
+			return int32(binary.LittleEndian.Uint32(e))
 		}
 	}
 }
@@ -80,9 +79,14 @@ func mix(h uint64) uint64 { return h ^ h>>32 }
 // trie finds the longest piece that a text starts with, byte by byte. Children are kept in one open hash table by their
 // parent's node and the byte.
 type trie struct {
-	slots []uint64 // parent<<40 | byte<<32 | child; 0 is empty
-	shift uint     // of a product of 64 bits, leaving a place in slots
-	ids   []int32  // of the piece that ends in each node, or -1
+	slots []trieSlot // a power of two of them, at most half full
+	shift uint       // of a product of 64 bits, leaving a place in slots
+	ids   []int32    // of the piece that ends in each node, or -1
+}
+
+type trieSlot struct {
+	key   uint32 // parent's node and the byte
+	child uint32 // 0 is an empty slot; isPiece is set if a piece ends here
 }
 
 // The two roots: pieces at the start of a word, and those that continue it.
@@ -91,56 +95,75 @@ const (
 	tailRoot = 1
 
 	maxNodes = 1 << 24
+	isPiece  = 1 << 31
 )
 
-func newTrie(bytes int) *trie {
-	size := bits.Len(uint(2*bytes + 16))
-	return &trie{slots: make([]uint64, 1<<size), shift: uint(64 - size), ids: []int32{-1, -1}}
+func newTrie() *trie {
+	t := &trie{ids: []int32{-1, -1}}
+	t.resize(8)
+	return t
 }
 
-// place returns where the child of a node is kept, or would be.
-func (t *trie) place(node uint32, c byte) (at int, child uint32) {
-	key := uint64(node)<<8 | uint64(c)
-	for at = int(key * 0x9e3779b97f4a7c15 >> t.shift); ; at++ {
-		at &= len(t.slots) - 1
-		s := t.slots[at]
-		if s == 0 || s>>32 == key {
-			return at, uint32(s)
+// resize makes room for half as many children as there will be slots.
+func (t *trie) resize(log uint) {
+	old := t.slots
+	t.slots, t.shift = make([]trieSlot, 1<<log), 64-log
+	for _, s := range old {
+		if s.child != 0 {
+			*t.place(s.key) = s
 		}
 	}
 }
 
-// add puts a piece below one of the roots. It reports false when the trie is full.
+// place returns the slot of a key, or the empty one where it would be.
+func (t *trie) place(key uint32) *trieSlot {
+	for at := int(uint64(key) * 0x9e3779b97f4a7c15 >> t.shift); ; at++ {
+		if s := &t.slots[at&(len(t.slots)-1)]; s.child == 0 || s.key == key {
+			return s
+		}
+	}
+}
+
+// add puts a piece that is not empty below one of the roots. It reports false when the trie is full.
 func (t *trie) add(root uint32, piece string, id int32) bool {
 	node := root
+	var s *trieSlot
 	for i := range len(piece) {
-		at, child := t.place(node, piece[i])
-		if child == 0 {
+		if 2*len(t.ids) > len(t.slots) {
+			t.resize(64 - t.shift + 1)
+		}
+		s = t.place(node<<8 | uint32(piece[i]))
+		if s.child == 0 {
 			if len(t.ids) == maxNodes {
 				return false
 			}
-			child = uint32(len(t.ids))
+			*s = trieSlot{node<<8 | uint32(piece[i]), uint32(len(t.ids))}
 			t.ids = append(t.ids, -1)
-			t.slots[at] = (uint64(node)<<8|uint64(piece[i]))<<32 | uint64(child)
 		}
-		node = child
+		node = s.child &^ isPiece
 	}
-	t.ids[node] = id
+	if s != nil {
+		s.child |= isPiece
+		t.ids[node] = id
+	}
 	return true
 }
 
 // longest returns the longest piece that word starts with, and its length; -1 and 0 if there is none.
 func (t *trie) longest(root uint32, word []byte) (id int32, n int) {
-	id = -1
-	node := root
+	node, found := root, uint32(0)
 	for i, c := range word {
-		_, node = t.place(node, c)
+		node = t.place(node<<8 | uint32(c)).child
 		if node == 0 {
 			break
 		}
-		if t.ids[node] >= 0 {
-			id, n = t.ids[node], i+1
+		if node&isPiece != 0 {
+			node &^= isPiece
+			found, n = node, i+1
 		}
 	}
-	return id, n
+	if n == 0 {
+		return -1, 0
+	}
+	return t.ids[found], n
 }

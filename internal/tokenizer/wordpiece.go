@@ -31,11 +31,7 @@ func newWordPiece(v vocabulary, n *bertNormalizer, unk int32, prefix string, max
 			w.lower[c] = byte(to)
 		}
 	}
-	bytes := 0
-	for _, piece := range v.list {
-		bytes += 2 * len(piece)
-	}
-	w.pieces = newTrie(bytes)
+	w.pieces = newTrie()
 	for i, piece := range v.list {
 		if !w.pieces.add(headRoot, piece, v.ids[i]) {
 			return nil, false
