@@ -118,10 +118,10 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 	tags := map[string]string{
 		mlflow.TagSourceName: "duratune", mlflow.TagSourceType: "JOB",
 		tagWorkflowID: info.WorkflowExecution.ID, tagWorkflowRunID: in.Run.WorkflowRunID,
-		tagCluster: cluster, tagNamespace: info.WorkflowNamespace,
+		tagCluster: cluster, tagNamespace: info.Namespace,
 	}
 	if c.UI != "" {
-		tags[tagWorkflowURL] = fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s", c.UI, info.WorkflowNamespace, info.WorkflowExecution.ID, in.Run.WorkflowRunID)
+		tags[tagWorkflowURL] = fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s", c.UI, info.Namespace, info.WorkflowExecution.ID, in.Run.WorkflowRunID)
 	}
 	run, err := c.Tracking.EnsureRun(ctx, mlflow.RunSpec{ExperimentID: experiment.ID, Name: r.Name, Key: in.Run.Key, StartTime: in.StartTime, Tags: tags})
 	if err != nil {

@@ -28,7 +28,7 @@ func (c *CPU) ReconcileRuns(ctx context.Context) (res Reconciled, err error) {
 		return res, err
 	}
 	runs, err := c.Tracking.FindRuns(ctx, experiments, mlflow.And(mlflow.StatusIs(mlflow.Running), mlflow.TagIs(tagCluster, cluster),
-		mlflow.TagIs(tagNamespace, activity.GetInfo(ctx).WorkflowNamespace)))
+		mlflow.TagIs(tagNamespace, activity.GetInfo(ctx).Namespace)))
 	if err != nil {
 		return res, err
 	}

@@ -52,6 +52,7 @@ func (p *position) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Seek only tells where the file stands: Arrow asks for nothing else.
 func (p *position) Seek(offset int64, whence int) (int64, error) {
 	if offset != 0 || whence != io.SeekCurrent {
 		return 0, errors.New("dataset: an Arrow file is written in one go")

@@ -26,7 +26,7 @@ func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
 		return nil, err
 	}
 	err := c.record()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, &SourceError{name, "no header"}
 	}
 	if e, ok := errors.AsType[*RowError](err); ok {
@@ -124,7 +124,7 @@ func (c *csv) quoted(line []byte) (rest []byte, more bool, err error) {
 			}
 			return bytes.TrimPrefix(rest, []byte(",")), len(rest) > 0, nil
 		}
-		if line, err = c.lines.next(); err == io.EOF {
+		if line, err = c.lines.next(); errors.Is(err, io.EOF) {
 			return nil, false, &RowError{Line: opened, Reason: "a quote is opened and never closed"}
 		}
 		if err != nil {

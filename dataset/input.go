@@ -53,7 +53,7 @@ func openInput(f File, opt Options) (*input, error) {
 
 // next reads a record. A panic of a format library is an error that names the file.
 func (in *input) next(rec *record) error {
-	return in.guard(func() error { return in.format.read(rec) })
+	return in.guard(func() error { return in.read(rec) })
 }
 
 func (in *input) guard(f func() error) (err error) {
@@ -88,7 +88,7 @@ func (in *input) start(file fs.File, opt Options) error {
 		return err
 	}
 	head, err := r.Peek(sniffBytes)
-	if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		return in.readError(err)
 	}
 	if reason := unsupported(head); reason != "" {
@@ -158,7 +158,7 @@ func (in *input) readError(err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return err
 	}
-	if err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return &SourceError{in.name, "the compressed file ends too early"}
 	}
 	return &SourceError{in.name, err.Error()}

@@ -64,16 +64,18 @@ func newParquet(name string, f fs.File, opt Options, limit int64) (*parquet, err
 // limited refuses absurd sizes, which a broken header can announce.
 type limited struct{ memory.Allocator }
 
+// Allocate panics on an absurd size.
 func (l limited) Allocate(n int) []byte {
 	if n > maxPage {
-		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage))
+		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage)) //nolint:forbidigo // the interface has no error; input.guard recovers it
 	}
 	return l.Allocator.Allocate(n)
 }
 
+// Reallocate panics on an absurd size.
 func (l limited) Reallocate(n int, b []byte) []byte {
 	if n > maxPage {
-		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage))
+		panic(fmt.Errorf("%d bytes in one piece, the limit is %d", n, maxPage)) //nolint:forbidigo // as above
 	}
 	return l.Allocator.Reallocate(n, b)
 }

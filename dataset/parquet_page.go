@@ -51,7 +51,7 @@ func (c *column) pageV1(p *file.DataPageV1) error {
 	data := p.Data()
 	c.levels = nil
 	if c.maxLevel > 0 {
-		if pq.Encoding(p.DefinitionLevelEncoding()) != pq.Encodings.RLE {
+		if p.DefinitionLevelEncoding() != pq.Encodings.RLE {
 			return errors.New("levels that are not RLE are not supported")
 		}
 		levels, rest, err := sized(data)

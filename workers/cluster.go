@@ -52,7 +52,7 @@ var outcomes = map[enumspb.WorkflowExecutionStatus]string{
 
 // Outcome describes an execution.
 func (c cluster) Outcome(ctx context.Context, workflowID, runID string) (string, bool, error) {
-	res, err := c.client.DescribeWorkflowExecution(ctx, workflowID, runID)
+	res, err := c.client.DescribeWorkflow(ctx, workflowID, runID)
 	var gone *serviceerror.NotFound
 	if errors.As(err, &gone) {
 		return activities.RunKilled, true, nil
@@ -60,7 +60,7 @@ func (c cluster) Outcome(ctx context.Context, workflowID, runID string) (string,
 	if err != nil {
 		return "", false, fmt.Errorf("describe %s: %w", workflowID, err)
 	}
-	status, ended := outcomes[res.GetWorkflowExecutionInfo().GetStatus()]
+	status, ended := outcomes[res.Status]
 	return status, ended, nil
 }
 

@@ -3,6 +3,7 @@ package model
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -127,7 +128,7 @@ func parseConfig(path string, text []byte) (Config, error) {
 	var f file
 	if err := json.Unmarshal(text, &f); err != nil {
 		field := "(file)"
-		if e, ok := err.(*json.UnmarshalTypeError); ok && e.Field != "" {
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
 			field = e.Field
 		}
 		return Config{}, &train.ConfigError{File: path, Field: field, Problem: err.Error()}

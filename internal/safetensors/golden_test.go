@@ -2,6 +2,7 @@ package safetensors
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"testing"
@@ -91,7 +92,7 @@ func TestReaderSeeksAndRereads(t *testing.T) {
 	}
 	for off := range want { // every offset, across the borders of the parts
 		buf := make([]byte, min(37, len(want)-off))
-		if n, err := r.ReadAt(buf, int64(off)); err != nil && err != io.EOF || !bytes.Equal(buf[:n], want[off:off+len(buf)]) {
+		if n, err := r.ReadAt(buf, int64(off)); err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(buf[:n], want[off:off+len(buf)]) {
 			t.Fatalf("ReadAt(%d) = %d, %v", off, n, err)
 		}
 	}

@@ -12,5 +12,5 @@ import (
 func main() {
 	fmt.Fprintln(os.Stderr, "gpu worker: built without libtorch. Run `go tool task setup` once, which installs it, "+
 		"then `go tool task build`, which compiles this worker with -tags torch.")
-	os.Exit(2)
+	os.Exit(2) //nolint:forbidigo // this is a main
 }
