@@ -111,7 +111,7 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 			}
 		}
 		err := in.next(&rec)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
 		var row Row
