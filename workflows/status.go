@@ -36,25 +36,25 @@ func (r *run) say(ctx workflow.Context, phase string) {
 
 // details is Markdown.
 func (r *run) details() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "**%s**\n", r.status.Phase)
+	parts := []string{"**" + r.status.Phase + "**"}
 	if r.status.Warning != "" {
-		fmt.Fprintf(&b, "\n%s\n", r.status.Warning)
+		parts = append(parts, r.status.Warning)
 	}
 	if n := r.split.Train.NumRows + r.split.Test.NumRows; n > 0 {
-		fmt.Fprintf(&b, "\n%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train\n", n,
-			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Duplicates, r.split.Overlap)
+		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train", n,
+			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Duplicates, r.split.Overlap))
 	}
 	if len(r.result.Epochs) > 0 {
-		b.WriteString("\n| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |\n")
-	}
-	for _, e := range r.result.Epochs {
-		fmt.Fprintf(&b, "| %d | %.4f | %.4f | %.4f | %.4f | %.1f |\n", e.Epoch, e.TrainLoss, e.EvalLoss, e.Accuracy, e.F1, e.Seconds)
+		table := "| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |"
+		for _, e := range r.result.Epochs {
+			table += fmt.Sprintf("\n| %d | %.4f | %.4f | %.4f | %.4f | %.1f |", e.Epoch, e.TrainLoss, e.EvalLoss, e.Accuracy, e.F1, e.Seconds)
+		}
+		parts = append(parts, table)
 	}
 	if r.result.MLflowRunURL != "" {
-		fmt.Fprintf(&b, "\n[MLflow run](%s)\n", r.result.MLflowRunURL)
+		parts = append(parts, "[MLflow run]("+r.result.MLflowRunURL+")")
 	}
-	return b.String()
+	return strings.Join(parts, "\n\n")
 }
 
 // remember stores what people look for where they look for it: memo and, if registered, search attributes.
