@@ -183,7 +183,8 @@ func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res
 	if err != nil {
 		return err
 	}
-	limits := loadtest.Limits{P99: time.Duration(in.Limits.MaxP99), ErrorRate: in.Limits.MaxErrorRate}
+	l := in.Limits
+	limits := loadtest.Limits{P50: time.Duration(l.MaxP50), P95: time.Duration(l.MaxP95), P99: time.Duration(l.MaxP99), ErrorRate: l.MaxErrorRate, Throughput: l.MinThroughput}
 	out, err := loadtest.Run(ctx, loadtest.Config{
 		Rate: in.Limits.RatePerSecond, Warmup: trafficWarmup, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: texts, Limits: limits,
 	}, m.predict, func(p loadtest.Progress) {

@@ -99,8 +99,11 @@ type Tracking struct {
 type LoadTest struct {
 	RatePerSecond float64  `json:"rate_per_second"` // requests a second, sent whether or not earlier ones are answered; at most 10,000
 	Duration      Duration `json:"duration"`        // of the measured part, 1s to 1h
+	MaxP50        Duration `json:"max_p50"`         // limit of the median latency; 0s: none
+	MaxP95        Duration `json:"max_p95"`         // limit of the 95th percentile latency; 0s: none
 	MaxP99        Duration `json:"max_p99"`         // limit of the 99th percentile latency
 	MaxErrorRate  float64  `json:"max_error_rate"`  // share of requests that may fail, [0, 1]
+	MinThroughput float64  `json:"min_throughput"`  // answers a second, at least, and at most rate_per_second; 0: no limit
 }
 
 // Checkpoint says how often a checkpoint is written within an epoch.

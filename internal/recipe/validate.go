@@ -93,8 +93,11 @@ func (t Tracking) rules(p *Problems) {
 func (l LoadTest) rules(p *Problems) {
 	p.check(l.RatePerSecond > 0 && l.RatePerSecond <= 10_000, "load_test.rate_per_second", l.RatePerSecond, "> 0 and <= 10000")
 	p.check(l.Duration >= Duration(time.Second) && l.Duration <= Duration(time.Hour), "load_test.duration", l.Duration, "1s to 1h")
+	p.check(l.MaxP50 >= 0, "load_test.max_p50", l.MaxP50, ">= 0; 0s is no limit")
+	p.check(l.MaxP95 >= 0, "load_test.max_p95", l.MaxP95, ">= 0; 0s is no limit")
 	p.check(l.MaxP99 > 0, "load_test.max_p99", l.MaxP99, "> 0")
 	p.check(l.MaxErrorRate >= 0 && l.MaxErrorRate <= 1, "load_test.max_error_rate", l.MaxErrorRate, "0 to 1")
+	p.check(l.MinThroughput >= 0 && (l.MinThroughput <= l.RatePerSecond || l.RatePerSecond <= 0), "load_test.min_throughput", l.MinThroughput, "0 to load_test.rate_per_second")
 }
 
 // crossRules are those between sections.
