@@ -11,28 +11,29 @@ import (
 	"gonum.org/v1/plot"
 )
 
-// Lengths draws how many tokens the rows have before truncation, special tokens included, and says what share is cut
-// at limit.
-func Lengths(title string, lengths []int, limit int) *Figure {
+// Lengths draws how many tokens the rows have once they are cut at limit, special tokens included: rows[n] of them have
+// n. It says what share was cut; those stand at the limit.
+func Lengths(title string, rows []int, truncated, limit int) *Figure {
 	const x, y = "tokens a row, special tokens included", "rows"
-	if len(lengths) == 0 {
+	total := 0
+	for _, k := range rows {
+		total += k
+	}
+	if total == 0 {
 		return single(note(title, x, y, "no rows"), 640, 360)
 	}
-	longest, cut := slices.Max(lengths), 0
+	longest := len(rows) - 1
 	width := max(1, (longest+59)/60) // at most about 60 bars
 	counts := make([]float64, longest/width+1)
-	for _, n := range lengths {
-		counts[n/width]++
-		if n > limit {
-			cut++
-		}
+	for n, k := range rows {
+		counts[n/width] += float64(k)
 	}
 	var bars []bar
 	for i, c := range counts {
 		bars = append(bars, bar{float64(i*width) - 0.5, float64((i+1)*width) - 0.5, c})
 	}
-	share := 100 * float64(cut) / float64(len(lengths))
-	p := newPlot(fmt.Sprintf("%s\n%d of %d rows truncated (%.2f %%)", title, cut, len(lengths), share), x, y)
+	share := 100 * float64(truncated) / float64(total)
+	p := newPlot(fmt.Sprintf("%s\n%d of %d rows truncated (%.2f %%)", title, truncated, total, share), x, y)
 	p.Add(histogram{bars, 0})
 	p.X.Min, p.X.Max = 0, float64(max(longest, limit))+float64(width)
 	top := slices.Max(counts) * 1.05

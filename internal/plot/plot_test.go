@@ -36,9 +36,13 @@ func figures() map[string]*plot.Figure {
 	for i := range names {
 		names[i] = fmt.Sprintf("a rather long class name %d", i)
 	}
-	var lengths []int
+	lengths, truncated := make([]int, 129), 0
 	for range 5574 {
-		lengths = append(lengths, 2+int(rng.ExpFloat64()*30))
+		n := 2 + int(rng.ExpFloat64()*30)
+		if n > 128 {
+			truncated++
+		}
+		lengths[min(n, 128)]++
 	}
 	latencies := hdr.New(1, 3_600_000_000, 3)
 	for range 500 {
@@ -54,17 +58,21 @@ func figures() map[string]*plot.Figure {
 		"confusion_one":      plot.Confusion("one class in test", two.Classes, [][]int{{10, 0}, {0, 0}}),
 		"confusion_many":     plot.Confusion("forty classes", names, square(40)),
 		"confusion_none":     plot.Confusion("", nil, nil),
-		"rank":               two.Curve("test rows"),
-		"rank_many":          many.Curve("eight classes"),
-		"rank_one_class":     one.Curve("one class"),
-		"rank_none":          plot.Predictions{Classes: []string{"a", "b"}}.Curve("no rows"),
+		"pr":                 two.PR("test rows"),
+		"pr_many":            many.PR("eight classes"),
+		"pr_one_class":       one.PR("one class"),
+		"pr_none":            plot.Predictions{Classes: []string{"a", "b"}}.PR("no rows"),
+		"roc":                two.ROC("test rows"),
+		"roc_many":           many.ROC("eight classes"),
+		"roc_one_class":      one.ROC("one class"),
+		"roc_none":           plot.Predictions{Classes: []string{"a", "b"}}.ROC("no rows"),
 		"reliability":        two.Reliability("test rows"),
 		"reliability_one":    one.Reliability("one class"),
 		"reliability_none":   plot.Predictions{Classes: []string{"a", "b"}}.Reliability("no rows"),
-		"lengths":            plot.Lengths("training rows", lengths, 128),
-		"lengths_equal":      plot.Lengths("all equal", []int{5, 5, 5}, 128),
-		"lengths_none":       plot.Lengths("", nil, 128),
-		"lengths_giant":      plot.Lengths("a giant row", []int{5, 3_000_000}, 128),
+		"lengths":            plot.Lengths("training rows", lengths, truncated, 128),
+		"lengths_equal":      plot.Lengths("all equal", []int{0, 0, 0, 0, 0, 3}, 0, 128),
+		"lengths_none":       plot.Lengths("", nil, 0, 128),
+		"lengths_all_cut":    plot.Lengths("all cut", []int{0, 0, 7}, 7, 2),
 		"latencies":          plot.Latencies("load test", latencies, 250*time.Millisecond),
 		"latencies_no_limit": plot.Latencies("one request", alone, 0),
 		"latencies_none":     plot.Latencies("", nil, time.Second),

@@ -122,31 +122,52 @@ func (p Predictions) shown() []int {
 	return out[:min(len(out), maxCurves)]
 }
 
-// Curve draws precision over recall and the ROC curve, with the model's own decision as a dot.
-func (p Predictions) Curve(title string) *Figure {
-	pr, roc := newPlot(title, "recall", "precision"), newPlot("", "false positive rate", "true positive rate")
+// oneClass is said where no class can be ranked.
+const oneClass = "one class only in the test rows:\nnothing to tell apart"
+
+// PR draws precision over recall, with the model's own decision as a dot.
+func (p Predictions) PR(title string) *Figure {
+	const x, y = "recall", "precision"
+	pr := newPlot(title, x, y)
 	unit(pr)
-	unit(roc)
-	chance := line(plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 1}}, grey, 1)
-	roc.Add(chance)
-	drawn := 0
-	for _, class := range p.shown() {
-		r, ok := p.Rank(class)
-		if !ok {
-			continue
-		}
-		atROC, atPR := p.operating(class)
-		curve(pr, r.PR, atPR, drawn, fmt.Sprintf("%s: AP %.4f", short(p.Classes[class]), r.AP))
-		curve(roc, r.ROC, atROC, drawn, fmt.Sprintf("%s: AUC %.4f", short(p.Classes[class]), r.AUC))
-		drawn++
-	}
 	pr.Legend.Left, pr.Legend.XOffs, pr.Legend.YOffs = true, 6, 6
-	roc.Legend.XOffs, roc.Legend.YOffs = -6, 6
+	drawn := p.ranked(func(i, class int, r Ranking) {
+		_, at := p.operating(class)
+		curve(pr, r.PR, at, i, fmt.Sprintf("%s: AP %.4f", short(p.Classes[class]), r.AP))
+	})
 	if drawn == 0 {
-		const message = "one class only in the test rows:\nnothing to tell apart"
-		pr, roc = note(title, "recall", "precision", message), note("", "false positive rate", "true positive rate", message)
+		pr = note(title, x, y, oneClass)
 	}
-	return &Figure{panels: [][]*plot.Plot{{pr, roc}}, width: 860, height: 420}
+	return single(pr, 480, 440)
+}
+
+// ROC draws the true over the false positive rate, with the model's own decision as a dot.
+func (p Predictions) ROC(title string) *Figure {
+	const x, y = "false positive rate", "true positive rate"
+	roc := newPlot(title, x, y)
+	unit(roc)
+	roc.Add(line(plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 1}}, grey, 1)) // chance
+	roc.Legend.XOffs, roc.Legend.YOffs = -6, 6
+	drawn := p.ranked(func(i, class int, r Ranking) {
+		at, _ := p.operating(class)
+		curve(roc, r.ROC, at, i, fmt.Sprintf("%s: AUC %.4f", short(p.Classes[class]), r.AUC))
+	})
+	if drawn == 0 {
+		roc = note(title, x, y, oneClass)
+	}
+	return single(roc, 480, 440)
+}
+
+// ranked calls draw for each class to be shown that can be ranked, with its place among them, and returns how many.
+func (p Predictions) ranked(draw func(i, class int, r Ranking)) int {
+	n := 0
+	for _, class := range p.shown() {
+		if r, ok := p.Rank(class); ok {
+			draw(n, class, r)
+			n++
+		}
+	}
+	return n
 }
 
 // curve adds one class; the dot is its operating point.
