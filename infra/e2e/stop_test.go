@@ -1,0 +1,107 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/duratune/duratune/internal/mlflow"
+)
+
+// training starts the quickstart and waits until steps are done; it returns the id of its MLflow run.
+func (w *world) training(t *testing.T, id string) (run client.WorkflowRun, mlflowRun string) {
+	t.Helper()
+	started := w.start(t, id, w.recipe(t, "quickstart.json", nil))
+	w.pending(t, id, "the first steps", func(a *workflowpb.PendingActivityInfo) bool {
+		return a.GetActivityType().GetName() == "TrainEpoch" && heartbeat(a).Step >= 2
+	})
+	experiments, err := w.tracking.Experiments(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, e := range experiments {
+		ids = append(ids, e.ID)
+	}
+	runs, err := w.tracking.FindRuns(t.Context(), ids, mlflow.TagIs("duratune.workflow_run_id", started.GetRunID()))
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("%d MLflow runs of the workflow: %v", len(runs), err)
+	}
+	return started, runs[0].ID
+}
+
+// becomes waits until the MLflow run has the status, and returns how long it took.
+func (w *world) becomes(t *testing.T, runID string, want mlflow.Status) time.Duration {
+	t.Helper()
+	began := time.Now()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for time.Since(began) < 2*time.Minute {
+		run, err := w.tracking.GetRun(t.Context(), runID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.Status == want {
+			return time.Since(began)
+		}
+		<-tick.C
+	}
+	t.Fatalf("MLflow run %s is not %s after two minutes", runID, want)
+	return 0
+}
+
+// TestCancelFreesTheDevice cancels a training run: the workflow ends as cancelled once the device is free, and MLflow
+// says KILLED.
+func TestCancelFreesTheDevice(t *testing.T) {
+	w := shared
+	const id = "finetune/e2e/cancelled"
+	_, mlflowRun := w.training(t, id)
+	began := time.Now()
+	if err := w.Client().CancelWorkflow(t.Context(), id, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Client().GetWorkflow(t.Context(), id, "").Get(t.Context(), nil); !temporal.IsCanceledError(err) {
+		t.Errorf("workflow ended with %v, want cancellation", err)
+	}
+	t.Logf("device free and workflow closed after %.1f s", time.Since(began).Seconds())
+	w.becomes(t, mlflowRun, mlflow.Killed)
+}
+
+// TestTerminatedRunIsReconciled terminates a training run, which then cannot close its own MLflow run: the schedule does.
+func TestTerminatedRunIsReconciled(t *testing.T) {
+	w := shared
+	const id = "finetune/e2e/terminated"
+	_, mlflowRun := w.training(t, id)
+	began := time.Now()
+	if err := w.Client().TerminateWorkflow(t.Context(), id, "", "test"); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("KILLED after %.1f s", w.becomes(t, mlflowRun, mlflow.Killed).Seconds())
+	_, next := w.training(t, id+"-next") // the device is free for another run
+	t.Logf("next run trains %.1f s after the termination", time.Since(began).Seconds())
+	if err := w.Client().CancelWorkflow(t.Context(), id+"-next", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes(t, next, mlflow.Killed)
+}
+
+// TestResetIsRefused resets a finished run to its first workflow task: the copy may not touch the MLflow run of the
+// original, and says what to do instead.
+func TestResetIsRefused(t *testing.T) {
+	w := shared
+	const id = "finetune/e2e/cancelled"
+	_, err := w.Client().ResetWorkflowExecution(t.Context(), resetRequest(t, w, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := failure(t, w.Client().GetWorkflow(t.Context(), id, ""))
+	t.Logf("%s: %s", app.Type(), app.Message())
+	if app.Type() != "ForkByReset" {
+		t.Errorf("reset run ended with %s, want ForkByReset", app.Type())
+	}
+}
