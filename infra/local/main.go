@@ -27,7 +27,7 @@ const usage = `usage: local VERB [flags]
   validate RECIPE  up, then plan the recipe without side effects
   env              print the exports for clients of the stack (secrets included)
   build-env        print the exports for building with libtorch (-tags torch)
-  tool NAME        build golangci-lint, workflowcheck or temporal if need be and print its path
+  tool NAME        build golangci-lint, workflowcheck or temporal if need be, find mlflow, and print its path
 
 State lies below $XDG_STATE_HOME/duratune/$DURATUNE_INSTANCE (default: "default"), installations below
 $XDG_CACHE_HOME/duratune. Ports: DURATUNE_PORT_TEMPORAL (7233), DURATUNE_PORT_TEMPORAL_UI (8233),

@@ -99,6 +99,9 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 		it, path = s.tool(name, checkVersion, "go.temporal.io/sdk/contrib/tools/workflowcheck"), s.toolPath(name, checkVersion)
 	case "temporal":
 		it, path = s.tool(name, temporalVersion, "github.com/temporalio/cli/cmd/temporal"), s.toolPath(name, temporalVersion)
+	case "mlflow": // part of the set-up, which must have been run
+		_, paths, err := s.items()
+		return filepath.Join(filepath.Dir(paths.MLflow), name), err
 	default:
 		return "", fmt.Errorf("setup: no tool is named %q", name)
 	}
