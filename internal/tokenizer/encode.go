@@ -112,7 +112,7 @@ func (t *Tokenizer) trim(text string, k *token, first bool) {
 
 // assemble puts the sequences into the template, and cuts what a very small maxLength does not hold.
 func (t *Tokenizer) assemble(parts []part, maxLength int, sequences ...sequence) *Encoding {
-	e := &Encoding{Encoding: *tokenizer.DefaultEncoding()}
+	e := &Encoding{Encoding: *tokenizer.DefaultEncoding(), CharOffsets: [][]int{}}
 	for _, p := range parts {
 		if p.sequence < 0 {
 			for i, id := range p.ids {
