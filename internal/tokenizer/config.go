@@ -8,7 +8,9 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sugarme/tokenizer"
 )
@@ -42,8 +44,23 @@ type failure struct{ err *UnsupportedError }
 // fail keeps the first problem.
 func (s section) fail(key, format string, args ...any) {
 	if s.err == nil {
-		s.err = &UnsupportedError{Path: s.at(key), Problem: fmt.Sprintf(format, args...)}
+		s.err = &UnsupportedError{Path: printable(s.at(key)), Problem: fmt.Sprintf(format, args...)}
 	}
+}
+
+// printable keeps a path, which may hold a token of the file, to one line.
+func printable(path string) string {
+	const most = 100
+	path = strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, path)
+	if len(path) > most {
+		return strings.ToValidUTF8(path[:most], "") + "…"
+	}
+	return path
 }
 
 func (s section) at(key string) string {
@@ -57,7 +74,7 @@ func (s section) at(key string) string {
 func must[T any](s section, key string) T {
 	v, ok := s.values[key].(T)
 	if !ok {
-		s.fail(key, "got %s, want a %s", show(s.values[key]), kindOf(v))
+		s.fail(key, "got %s, want %s", show(s.values[key]), kindOf(v))
 	}
 	return v
 }
@@ -116,15 +133,15 @@ func (s section) id(key string, v any) int32 {
 func kindOf(v any) string {
 	switch v.(type) {
 	case string:
-		return "string"
+		return "a string"
 	case bool:
-		return "boolean"
+		return "a boolean"
 	case float64:
-		return "number"
+		return "a number"
 	case []any:
-		return "list"
+		return "a list"
 	default:
-		return "object"
+		return "an object"
 	}
 }
 
