@@ -17,7 +17,6 @@ import (
 
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
-	"github.com/duratune/duratune/internal/hub"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/tokenizer"
@@ -60,15 +59,15 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}
-	files, commit, err := c.locateData(ctx, in.Data)
-	if err != nil {
-		return res, err
-	}
 	dir, err := os.MkdirTemp(c.CacheDir, "split-")
 	if err != nil {
 		return res, err
 	}
 	defer os.RemoveAll(dir)
+	files, commit, err := c.locateData(ctx, in.Data, filepath.Join(dir, "source"))
+	if err != nil {
+		return res, err
+	}
 	rows := dataset.Read(ctx, files, dataset.Options{Format: in.Data.Format, Text: in.Data.Text, Label: in.Data.Label, Labels: in.Data.Labels})
 	split, err := dataset.SplitRows(ctx, rows, dataset.SplitSpec{
 		TestFraction: in.Data.TestFraction, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
@@ -106,18 +105,6 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, map[string]string{
 		"duratune.duplicate_rows": strconv.Itoa(res.Duplicates), "duratune.overlap_rows": strconv.Itoa(res.Overlap),
 	})
-}
-
-// locateData gives the local files of a source, downloaded first if it is on a hub.
-func (c *CPU) locateData(ctx context.Context, d recipe.Data) (files []dataset.File, commit string, err error) {
-	if strings.HasPrefix(d.Source, "hf://") {
-		paths, _, commit, err := c.Hub.Dataset(ctx, d.Source, hub.DefaultRevision, func(p hub.Progress) {
-			beat(ctx, Heartbeat{Phase: "download " + p.File, Percent: p.Percent()})
-		})
-		return dataset.LocalFiles(paths...), commit, err
-	}
-	files, err = c.Roots.Files(d.Source)
-	return files, "", err
 }
 
 // putShare writes one side as Arrow files below dir, stores each as soon as it is whole, and publishes their manifest.

@@ -71,6 +71,7 @@ var rules = []rule{
 	{kind: TypeDeviceOutOfMemory, match: is(train.ErrOutOfMemory)},
 	{kind: TypeDeviceLost, retry: true, match: is(train.ErrDevice)},
 	{kind: TypeArtifactCorrupt, retry: true, match: is(artifact.ErrCorrupt)},
+	{kind: TypeArtifactCorrupt, retry: true, delay: outageDelay, match: is(hub.ErrCorrupt)},
 	{kind: TypeArtifactMissing, match: is(artifact.ErrNotFound)},
 	{kind: TypeStoreDenied, match: is(artifact.ErrDenied)},
 	{kind: TypeStoreUnavailable, retry: true, delay: outageDelay, match: is(artifact.ErrUnavailable)},
@@ -123,14 +124,26 @@ func edge(err error) error {
 		return temporal.NewApplicationErrorWithOptions(text, "Error", temporal.ApplicationErrorOptions{})
 	}
 	options := temporal.ApplicationErrorOptions{NonRetryable: !r.retry, NextRetryDelay: r.delay, Details: details(err)}
-	var tracking *mlflow.Error
-	if errors.As(err, &tracking) && tracking.RetryAfter > r.delay {
-		options.NextRetryDelay = tracking.RetryAfter
+	if asked := retryAfter(err); r.retry && asked > r.delay {
+		options.NextRetryDelay = asked
 	}
 	if r.kind == TypeInterrupted {
 		options.Category = temporal.ApplicationErrorCategoryBenign
 	}
 	return temporal.NewApplicationErrorWithOptions(text, r.kind, options)
+}
+
+// retryAfter is how long a server asked to wait; 0 if none did.
+func retryAfter(err error) time.Duration {
+	var tracking *mlflow.Error
+	var source *hub.Error
+	switch {
+	case errors.As(err, &tracking):
+		return tracking.RetryAfter
+	case errors.As(err, &source):
+		return source.RetryAfter
+	}
+	return 0
 }
 
 // details are what a program can use of an error: every problem of a recipe, the numbers of a diverged step.

@@ -9,10 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/duratune/duratune/internal/artifact"
-	"github.com/duratune/duratune/internal/hub"
 	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/tokenizer"
@@ -30,7 +30,7 @@ type FetchModelInput struct {
 // FetchModelResult is the base model in the store.
 type FetchModelResult struct {
 	Model     artifact.Ref `json:"model"`            // manifest
-	Commit    string       `json:"commit,omitempty"` // hub commit that the revision resolved to
+	Commit    string       `json:"commit,omitempty"` // what the revision or alias stood for: a commit of the hub, or the id of a logged model
 	ModelType string       `json:"model_type"`       // as in config.json
 }
 
@@ -41,10 +41,16 @@ type Folder struct {
 	Files  map[string]artifact.Ref `json:"files"` // by name
 }
 
-// modelFiles is what may be taken from a model folder; weights come as one file or as shards with an index. Pickles
-// (*.bin) are never read.
-var modelFiles = []string{"config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
-	"vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"}
+// Files of a model folder. Weights come as one file, or as shards with an index. Pickles (*.bin) are never read.
+const (
+	configFile    = "config.json"
+	tokenizerFile = "tokenizer.json"
+	weightsFile   = "model.safetensors"
+	weightsIndex  = "model.safetensors.index.json"
+)
+
+// tokenizerFiles are taken from a model folder where they exist.
+var tokenizerFiles = []string{tokenizerFile, "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"}
 
 // modelError says what is wrong with a model folder.
 type modelError struct{ source, problem string }
@@ -58,7 +64,12 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}
-	dir, commit, err := c.locateModel(ctx, in.Model)
+	temp, err := os.MkdirTemp(c.CacheDir, "base-")
+	if err != nil {
+		return res, err
+	}
+	defer os.RemoveAll(temp)
+	dir, commit, err := c.locateModel(ctx, in.Model, filepath.Join(temp, "model"))
 	if err != nil {
 		return res, err
 	}
@@ -83,41 +94,58 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	return FetchModelResult{Model: manifest, Commit: commit, ModelType: cfg.Type}, err
 }
 
-// locateModel gives the local folder of a base model, downloaded first if it is on a hub.
-func (c *CPU) locateModel(ctx context.Context, m recipe.Model) (dir, commit string, err error) {
-	if strings.HasPrefix(m.Base, "hf://") {
-		return c.Hub.Model(ctx, m.Base, m.Revision, func(p hub.Progress) { beat(ctx, Heartbeat{Phase: "download " + p.File, Percent: p.Percent()}) })
-	}
-	dir, err = c.Roots.Dir(m.Base)
-	return dir, "", err
-}
-
-// listModel picks the files that matter.
+// listModel picks the files of a folder that matter.
 func listModel(source, dir string) ([]string, error) {
-	var names []string
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, &modelError{source, "cannot be read: " + err.Error()}
 	}
+	var names []string
 	for _, e := range entries {
-		for _, pattern := range modelFiles {
-			if ok, _ := filepath.Match(pattern, e.Name()); ok && !e.IsDir() {
-				names = append(names, e.Name())
-				break
-			}
+		if !e.IsDir() {
+			names = append(names, e.Name())
 		}
 	}
-	return names, nil
+	return pickModel(source, names)
+}
+
+// pickModel says which of the files of a model folder to take. The error names every file that is missing.
+func pickModel(source string, names []string) ([]string, error) {
+	var picked, pickles []string
+	whole := slices.Contains(names, weightsFile)
+	for _, name := range names {
+		shard := strings.HasSuffix(name, ".safetensors") || name == weightsIndex
+		switch {
+		case name == configFile, name == weightsFile, slices.Contains(tokenizerFiles, name), shard && !whole:
+			picked = append(picked, name)
+		case strings.HasPrefix(name, "pytorch_model") && strings.HasSuffix(name, ".bin"):
+			pickles = append(pickles, name)
+		}
+	}
+	slices.Sort(picked)
+	var missing []string
+	for _, name := range []string{configFile, tokenizerFile} {
+		if !slices.Contains(picked, name) {
+			missing = append(missing, name+" is missing")
+		}
+	}
+	switch {
+	case whole || slices.Contains(picked, weightsIndex):
+	case len(pickles) > 0:
+		missing = append(missing, fmt.Sprintf("its weights are pickled (%s), and a pickle can run code, so it is never read; "+
+			"save_pretrained of a recent transformers writes %s", pickles[0], weightsFile))
+	default:
+		missing = append(missing, fmt.Sprintf("%s (or shards with %s) is missing", weightsFile, weightsIndex))
+	}
+	if len(missing) > 0 {
+		return nil, &modelError{source, strings.Join(missing, "; ")}
+	}
+	return picked, nil
 }
 
 // checkModel refuses what the engine or the tokenizer would refuse, before any device waits for it.
 func checkModel(in FetchModelInput, dir string) (model.Config, error) {
 	source := in.Model.Base
-	for _, name := range []string{"config.json", "tokenizer.json"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
-			return model.Config{}, &modelError{source, name + " is missing"}
-		}
-	}
 	cfg, err := model.ReadConfig(dir)
 	if err != nil {
 		return cfg, inSource(err, source)
@@ -125,7 +153,7 @@ func checkModel(in FetchModelInput, dir string) (model.Config, error) {
 	if in.MaxLength > cfg.MaxLength() {
 		return cfg, &modelError{source, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
 	}
-	tok, err := tokenizer.Load(filepath.Join(dir, "tokenizer.json"))
+	tok, err := tokenizer.Load(filepath.Join(dir, tokenizerFile))
 	if err != nil {
 		return cfg, err
 	}

@@ -37,6 +37,7 @@ type CPU struct {
 	Store    artifact.Store
 	Tracking *mlflow.Client
 	Roots    dataset.Roots
+	Buckets  Buckets
 	Hub      *hub.Client
 	Cluster  Cluster
 	CacheDir string // local disk for downloads

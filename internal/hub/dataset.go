@@ -12,23 +12,22 @@ import (
 )
 
 const (
-	cardFile       = "README.md"
-	maxCard        = 8 << 20
-	parquetRef     = "refs/convert/parquet" // where the hub keeps a data set that it has converted
-	parquetExt     = ".parquet"
-	defaultSplit   = "train"
-	preferredLabel = "label"
+	cardFile     = "README.md"
+	maxCard      = 8 << 20
+	parquetRef   = "refs/convert/parquet" // where the hub keeps a data set that it has converted
+	parquetExt   = ".parquet"
+	defaultSplit = "train"
 )
 
 // Dataset brings the Parquet files of one split of a data set into the cache and returns them in the order of their
-// rows, the class names of its label column in index order (nil if the data set does not state them), and the commit
-// they are of.
+// rows, the class names of the column labelColumn in index order (nil if the data set does not state them), and the
+// commit they are of.
 //
 // The URI may say which configuration and split are meant; the defaults are the card's default configuration (or the
 // only one) and train (or the only split). Files come from the revision itself or, where main holds no Parquet, from
 // the branch with the hub's own conversion; the commit is then of that branch. It works as a revision too, but knows no
 // default configuration, since the card is not on that branch.
-func (c *Client) Dataset(ctx context.Context, uri, revision string, progress ProgressFunc) (files, labels []string, commit string, err error) {
+func (c *Client) Dataset(ctx context.Context, uri, revision, labelColumn string, progress ProgressFunc) (files, labels []string, commit string, err error) {
 	snap, u, err := c.open(ctx, TypeDataset, uri, revision)
 	if err != nil {
 		return nil, nil, "", err
@@ -57,20 +56,7 @@ func (c *Client) Dataset(ctx context.Context, uri, revision string, progress Pro
 			return nil, nil, "", (&Error{Op: "read", Repo: snap.Name, Revision: snap.Commit, File: chosen.files[0].Path}).with(ErrUnsupported, err.Error())
 		}
 	}
-	return files, labelNames(names), snap.Commit, nil
-}
-
-// labelNames picks the class names of the label column: the one called label, or the only one that has any.
-func labelNames(columns map[string][]string) []string {
-	if names, ok := columns[preferredLabel]; ok {
-		return names
-	}
-	if len(columns) == 1 {
-		for _, names := range columns {
-			return names
-		}
-	}
-	return nil
+	return files, names[labelColumn], snap.Commit, nil
 }
 
 // card reads the data set's card; without one it is empty.

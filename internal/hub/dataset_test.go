@@ -95,7 +95,7 @@ configs:
 			f := newFixture(t)
 			put(t, f.root, "datasets/acme/rows/main", c.files)
 			put(t, f.root, "datasets/acme/rows/refs%2Fconvert%2Fparquet", c.converted)
-			files, labels, commit, err := f.client.Dataset(t.Context(), "hf://acme/rows"+c.query, "main", nil)
+			files, labels, commit, err := f.client.Dataset(t.Context(), "hf://acme/rows"+c.query, "main", "label", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ configs:
 			if diff := gocmp.Diff(c.labels, labels); diff != "" {
 				t.Errorf("labels (-want +got):\n%s", diff)
 			}
-			again, _, _, err := f.client.Dataset(t.Context(), "hf://acme/rows"+cmp.Or(c.pinned, c.query), commit, nil) // what Plan pins
+			again, _, _, err := f.client.Dataset(t.Context(), "hf://acme/rows"+cmp.Or(c.pinned, c.query), commit, "label", nil) // what Plan pins
 			if diff := gocmp.Diff(files, again); diff != "" || err != nil {
 				t.Errorf("by commit: %v (-branch +commit):\n%s", err, diff)
 			}
@@ -147,7 +147,7 @@ func TestDatasetRefuses(t *testing.T) {
 			f := newFixture(t)
 			put(t, f.root, "datasets/acme/rows/main", c.files)
 			put(t, f.root, "datasets/acme/rows/refs%2Fconvert%2Fparquet", c.converted)
-			_, _, _, err := f.client.Dataset(t.Context(), "hf://datasets/acme/rows"+c.query, "main", nil)
+			_, _, _, err := f.client.Dataset(t.Context(), "hf://datasets/acme/rows"+c.query, "main", "label", nil)
 			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("error %v, want %v with %q", err, c.kind, c.says)
 			}

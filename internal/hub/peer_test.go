@@ -102,7 +102,7 @@ func comparePeerModel(t *testing.T, f *fixture, peer peerAnswer) {
 
 func comparePeerRows(t *testing.T, f *fixture, peer peerAnswer) {
 	t.Helper()
-	files, labels, _, err := f.client.Dataset(t.Context(), "hf://"+hubtest.SMSSpam, "", nil)
+	files, labels, _, err := f.client.Dataset(t.Context(), "hf://"+hubtest.SMSSpam, "", "label", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

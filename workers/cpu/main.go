@@ -32,13 +32,17 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	buckets, err := activities.BucketsFromEnv(os.Getenv)
+	if err != nil {
+		return err
+	}
 	hubConfig, err := hub.ConfigFromEnv(os.Getenv)
 	if err != nil {
 		return err
 	}
 	w := base.New(activities.Queue, os.Getenv, worker.Options{})
 	workflows.Register(w)
-	w.RegisterActivity(&activities.CPU{Store: base.Store, Tracking: base.Tracking, Roots: roots, Hub: hub.New(hubConfig),
+	w.RegisterActivity(&activities.CPU{Store: base.Store, Tracking: base.Tracking, Roots: roots, Buckets: buckets, Hub: hub.New(hubConfig),
 		Cluster: base.Cluster(), CacheDir: base.CacheDir, UI: base.UI, Logger: base.Logger})
 	if err := base.ScheduleReconcile(context.Background(), os.Getenv); err != nil {
 		return err
