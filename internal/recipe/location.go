@@ -11,6 +11,9 @@ import (
 // hubPattern is hf://owner/name@revision; internal/hub, which reads it, has the last word on names.
 var hubPattern = regexp.MustCompile(`^(datasets/|models/)?\w[\w.-]*(/\w[\w.-]*)?(@\w[\w.+/-]*)?$`)
 
+// loggedPattern is models:/m-id, models:/name/version and models:/name@alias of MLflow.
+var loggedPattern = regexp.MustCompile("^models:/(m-[0-9a-f]{32}|[^/:@%?#\"'`]{1,250}(/([0-9]+|latest)|@[A-Za-z0-9_-]{1,100}))$")
+
 // tokenPattern is what access tokens of the hub and access keys of AWS look like.
 var tokenPattern = regexp.MustCompile(`hf_[A-Za-z0-9]{20,}|(AKIA|ASIA)[A-Z0-9]{16}`)
 
@@ -18,8 +21,8 @@ var tokenPattern = regexp.MustCompile(`hf_[A-Za-z0-9]{20,}|(AKIA|ASIA)[A-Z0-9]{1
 // is repeated in the problem.
 func (p *Problems) location(at, uri, what string) {
 	want := map[string]string{
-		"file":   "hf://owner/name, s3://bucket/key, file:///absolute/path or file:path below a data root",
-		"folder": "hf://owner/name, s3://bucket/prefix, file:///absolute/folder or file:folder below a data root",
+		"file":   "hf://owner/name, s3://bucket/key, s3://bucket/prefix/, file:///absolute/path or file:path below a data root",
+		"folder": "hf://owner/name, s3://bucket/prefix, models:/name@alias, models:/name/version, models:/m-…, file:///absolute/folder or file:folder below a data root",
 	}[what]
 	u, err := url.Parse(uri)
 	switch {
@@ -36,6 +39,8 @@ func (p *Problems) location(at, uri, what string) {
 		}
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
 		p.add(at, show(plain(*u))+" with user info, query or fragment", "none of these; credentials come from the worker's environment")
+	case u.Scheme == "models" && what == "folder":
+		p.check(loggedPattern.MatchString(uri), at, uri, want)
 	case u.Scheme == "s3":
 		p.check(u.Host != "" && clean(strings.TrimPrefix(u.Path, "/")), at, uri, want)
 	case u.Scheme == "file" && u.Opaque != "":

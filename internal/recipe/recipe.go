@@ -27,11 +27,11 @@ type Recipe struct {
 
 // Data says where the rows come from and how they are split.
 type Data struct {
-	Source       string   `json:"source"`        // hf://owner/name, s3://bucket/key, file:///absolute/path or file:path (below a data root of the worker); required
+	Source       string   `json:"source"`        // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it, but for names that begin with . or _), file:///absolute/path or file:path (below a data root of the worker); required
 	Format       string   `json:"format"`        // auto (by the file's name, then its content), tsv, csv, jsonl or parquet
 	Text         string   `json:"text"`          // column of the text
 	Label        string   `json:"label"`         // column of the label
-	Labels       []string `json:"labels"`        // class names in index order, at least two; an integer label is an index into them; required
+	Labels       []string `json:"labels"`        // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; required
 	TestFraction float64  `json:"test_fraction"` // share of rows held out, more than 0 and less than 1
 	SplitSeed    int64    `json:"split_seed"`    // decides which rows are held out
 	ShuffleSeed  int64    `json:"shuffle_seed"`  // decides the stored order of the rows
@@ -39,7 +39,7 @@ type Data struct {
 
 // Model names the base model.
 type Model struct {
-	Base     string `json:"base"`     // hf://owner/name, s3://bucket/prefix, file:///absolute/folder or file:folder (below a data root); required
+	Base     string `json:"base"`     // hf://owner/name[@revision], s3://bucket/prefix, models:/name@alias, models:/name/version or models:/m-… (logged to MLflow by mlflow.transformers, in Python or here), file:///absolute/folder or file:folder (below a data root); required
 	Revision string `json:"revision"` // hub revision; the run records the commit it stood for
 }
 

@@ -115,14 +115,16 @@ func TestLocations(t *testing.T) {
 	for path, tc := range map[string]struct{ good, bad []string }{
 		"data.source": {
 			[]string{"hf://ucirvine/sms_spam", "hf://datasets/a/b@main", "hf://imdb?split=test", "hf://a/b?config=c&split=s", "s3://bucket/key",
-				"s3://bucket/a/b.csv", "file:///data/x.csv", "file:spam-assassin/mails.jsonl", "file:x"},
+				"s3://bucket/a/b.csv", "s3://bucket/a/", "file:///data/x.csv", "file:spam-assassin/mails.jsonl", "file:x"},
 			[]string{"", "x.csv", "/x.csv", "http://host/x.csv", "hf://", "hf://a/b/c", "hf://user:tok@host/a", "hf://a/b?token=x", "hf://a/b?split=", "s3://bucket",
 				"s3:///key", "s3://bucket//key", "s3://bucket/../key", "s3://key:secret@bucket/k", "s3://b/k?X-Amz-Signature=secret", "file:", "file://",
-				"file:///", "file://host/x", "file:../x", "file:a/../../x", "file:///a/../b", "file:///x#secret", "%zz", "hf://hf_ABCDEFGHIJKLMNOPQRSTUVWX@a"},
+				"file:///", "file://host/x", "file:../x", "file:a/../../x", "file:///a/../b", "file:///x#secret", "%zz", "models:/name/1", "mem:", "ftp://host/x", "hf://hf_ABCDEFGHIJKLMNOPQRSTUVWX@a"},
 		},
 		"model.base": {
-			[]string{"hf://distilbert/distilbert-base-uncased", "hf://bert-base-uncased@v1", "s3://bucket/models/m", "file:///models/m/", "file:all-minilm-l6-v2"},
-			[]string{"", "all-minilm", "hf://a/b?split=test", "file:.", "file:..", "s3://user:secret@bucket/m"},
+			[]string{"hf://distilbert/distilbert-base-uncased", "hf://bert-base-uncased@v1", "s3://bucket/models/m", "file:///models/m/", "file:all-minilm-l6-v2",
+				"models:/sms spam@champion", "models:/sms-spam/1", "models:/sms-spam/latest", "models:/m-0123456789abcdef0123456789abcdef"},
+			[]string{"", "all-minilm", "hf://a/b?split=test", "file:.", "file:..", "s3://user:secret@bucket/m", "models:/name", "models:/m-1", "models:/name/1/2", "models:/name/Production", "models:/@a",
+				"models:name/1", "models://profile@host/name/1", "models:/name/1?token=x", "runs:/0123/fine_tuned"},
 		},
 	} {
 		for _, uri := range tc.good {
