@@ -22,6 +22,7 @@ const (
 	TypeDeviceLost          = "DeviceLost"          // retried, by a new worker process
 	TypeLibtorchMissing     = "LibtorchMissing"     // the worker has no libtorch
 	TypeLossNotFinite       = "LossNotFinite"       // details name the step and its rows
+	TypeWorkerLost          = "WorkerLost"          // retried: the worker process died, and its successor handed the work back
 	TypeInterrupted         = "Interrupted"         // retried: the worker is shutting down and has checkpointed
 	TypeNoProgress          = "NoProgress"          // three attempts from the same step failed
 	TypeExamplesFailed      = "ExamplesFailed"      // the trained model misses a labelled example

@@ -39,6 +39,7 @@ type Base struct {
 	Logger   *slog.Logger
 
 	namespace string
+	journal   *journal
 }
 
 // Connect reads the environment and connects to Temporal, store and tracking server:
@@ -84,6 +85,10 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	if b.Temporal, err = client.DialContext(ctx, options); err != nil {
 		return nil, fmt.Errorf("temporal at %s: %w", options.HostPort, err)
 	}
+	if b.journal, err = openJournal(ctx, filepath.Join(b.CacheDir, "journal"), b.Temporal, logger); err != nil {
+		b.Temporal.Close()
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -95,6 +100,7 @@ func (b *Base) Cluster() activities.Cluster {
 // New makes a worker for a queue. Registration is by explicit names only.
 func (b *Base) New(queue string, getenv func(string) string, options worker.Options) worker.Worker {
 	options.DisableRegistrationAliasing = true
+	options.Interceptors = append(options.Interceptors, b.journal)
 	options.WorkerStopTimeout = stopTimeout
 	options.MaxHeartbeatThrottleInterval = heartbeatThrottle
 	options.DefaultHeartbeatThrottleInterval = heartbeatThrottle

@@ -1,0 +1,152 @@
+// Command chaos proves that no crash changes a bit. It starts the real stack on free ports, runs a small real fine-tune
+// undisturbed, and then runs it again and again while it kills workers, restarts and stops servers, breaks the store,
+// and cancels and terminates runs. After each trial it compares what MLflow and S3 hold with the undisturbed run:
+// weights, moments, every metric, and the numbers of runs, models, versions and leftovers.
+//
+//	go tool task chaos N=20 SEED=1            one line a trial, then "N passed, N failed"
+//	go tool task chaos N=1 SEED=1 FIRST=7     trial 7 of that seed alone
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/duratune/duratune/infra/setup"
+	"github.com/duratune/duratune/infra/stack"
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/mlflow"
+)
+
+func main() {
+	n := flag.Int("n", 20, "trials")
+	first := flag.Int("first", 1, "number of the first trial")
+	seed := flag.Uint64("seed", 1, "decides faults and moments")
+	only := flag.String("only", "", "run this fault alone, e.g. kill-gpu-worker")
+	state := flag.String("state", "", "folder for state and logs (default a temporary one, removed if all pass)")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	failed, err := run(ctx, options{n: *n, first: *first, seed: *seed, only: *only, state: *state})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(2)
+	}
+	if failed > 0 {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	n, first int
+	seed     uint64
+	only     string
+	state    string
+}
+
+// arena is the stack with what a trial needs of it.
+type arena struct {
+	*stack.Stack
+	store    artifact.Store
+	tracking *mlflow.Client
+	proxy    *proxy
+	recipe   []byte
+	want     fingerprint
+}
+
+func run(ctx context.Context, o options) (failed int, err error) {
+	a, done, err := open(ctx, &o)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, done(failed == 0 && err == nil)) }()
+	began := time.Now()
+	if a.want, err = a.undisturbed(ctx); err != nil {
+		return 0, fmt.Errorf("undisturbed run: %w", err)
+	}
+	fmt.Printf("undisturbed run: %.1f s, weights %s…, %d points\n", time.Since(began).Seconds(), a.want.weights[:12], len(a.want.points))
+	passed := 0
+	for i := o.first; i < o.first+o.n && ctx.Err() == nil; i++ {
+		t := newTrial(a, o, i)
+		if problems := t.run(ctx); len(problems) > 0 {
+			failed++
+			fmt.Printf("trial %d: FAIL %s after %.1f s: %s\n", i, t.fault.name, t.took.Seconds(), strings.Join(problems, "; "))
+		} else {
+			passed++
+			fmt.Printf("trial %d: ok %s, %s, %.1f s\n", i, t.fault.name, t.said, t.took.Seconds())
+		}
+	}
+	if failed > 0 {
+		fmt.Printf("logs are in %s; a trial alone: go tool task chaos N=1 SEED=%d FIRST=<trial>\n", filepath.Join(o.state, "log"), o.seed)
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	return failed, nil
+}
+
+// open sets up, starts the stack with a proxy before the store, and returns what undoes it.
+func open(ctx context.Context, o *options) (*arena, func(clean bool) error, error) {
+	root, err := setup.FindRoot(".")
+	if err != nil {
+		return nil, nil, err
+	}
+	paths, err := setup.Run(ctx, setup.Options{Root: root, Out: os.Stderr})
+	if err != nil {
+		return nil, nil, err
+	}
+	temporary := o.state == ""
+	if temporary {
+		if o.state, err = os.MkdirTemp("", "duratune-chaos-"); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := setup.BuildWorkers(ctx, paths, filepath.Join(o.state, "bin"), os.Stderr); err != nil {
+		return nil, nil, err
+	}
+	recipe, err := writeInput(root, paths.Assets, filepath.Join(o.state, "data"))
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := startProxy(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	env := []string{"AWS_ENDPOINT_URL_S3=" + p.url, "DURATUNE_RECONCILE_EVERY=5s",
+		"DURATUNE_DATA_ROOTS=" + paths.Assets + string(os.PathListSeparator) + filepath.Join(o.state, "data")}
+	s, err := stack.Start(ctx, stack.Config{State: o.state, Ports: &stack.Ports{}, Paths: paths, Workers: filepath.Join(o.state, "bin"), WorkerEnv: env})
+	if err != nil {
+		return nil, nil, errors.Join(err, p.close())
+	}
+	p.forward(s.S3URL())
+	done := func(clean bool) error {
+		err := errors.Join(s.Stop(), p.close())
+		if clean && temporary {
+			err = errors.Join(err, os.RemoveAll(o.state))
+		}
+		return err
+	}
+	a := &arena{Stack: s, proxy: p, recipe: recipe}
+	if err := a.connect(ctx); err != nil {
+		return nil, nil, errors.Join(err, done(false))
+	}
+	return a, done, nil
+}
+
+// newTrial draws the fault and its moment from (seed, trial).
+func newTrial(a *arena, o options, i int) *trial {
+	rng := rand.New(rand.NewPCG(o.seed, uint64(i)))
+	f := faults[rng.IntN(len(faults))]
+	for _, candidate := range faults {
+		if candidate.name == o.only {
+			f = candidate
+		}
+	}
+	return &trial{arena: a, id: fmt.Sprintf("chaos/%d/%d", o.seed, i), fault: f, rng: rng}
+}
