@@ -45,6 +45,9 @@ func (a *app) followVerb(ctx context.Context, args []string) error {
 	if len(rest) != 1 {
 		return errors.New("local follow: want one workflow id")
 	}
+	if _, err := stack.ReadStatus(a.state); err != nil {
+		return err
+	}
 	f, err := a.follower(rest[0])
 	if err != nil {
 		return err
