@@ -6,14 +6,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/loadtest"
 	"github.com/duratune/duratune/internal/recipe"
-	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/tokenizer"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -40,6 +39,8 @@ type LoadTestResult struct {
 	Throughput   float64  `json:"throughput"`     // completed requests a second
 	Compared     int      `json:"compared"`       // held-out rows scored by both models
 	MaxScoreDiff float64  `json:"max_score_diff"` // largest difference of a probability
+
+	Histogram artifact.Ref `json:"histogram,omitzero"` // latencies, HdrHistogram V2 in base64; zero: no traffic was sent
 }
 
 // compareRows bounds how many held-out rows are scored again.
@@ -117,7 +118,7 @@ func (g *GPU) openLogged(ctx context.Context, in LoadTestInput, dir string) (*se
 
 // compare scores held-out rows with the logged model and looks for differences from what the trained model said.
 func (g *GPU) compare(ctx context.Context, in LoadTestInput, m *servedModel, res *LoadTestResult) error {
-	want, err := g.predictions(ctx, in.Predictions, len(in.Labels))
+	want, _, err := readPredictions(ctx, g.Store, g.CacheDir, in.Predictions, len(in.Labels))
 	if err != nil {
 		return err
 	}
@@ -151,32 +152,6 @@ func (g *GPU) compare(ctx context.Context, in LoadTestInput, m *servedModel, res
 	return nil
 }
 
-// predictions reads the trained model's logits.
-func (g *GPU) predictions(ctx context.Context, ref artifact.Ref, classes int) ([][]float32, error) {
-	path, err := artifact.Fetch(ctx, g.Store, ref, filepath.Join(g.CacheDir, "objects"))
-	if err != nil {
-		return nil, fmt.Errorf("predictions: %w", err)
-	}
-	f, err := safetensors.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	t, err := f.Tensor("logits")
-	if err != nil {
-		return nil, err
-	}
-	flat, err := safetensors.Float32s(t)
-	if err != nil {
-		return nil, err
-	}
-	logits := make([][]float32, 0, len(flat)/classes)
-	for ; len(flat) >= classes; flat = flat[classes:] {
-		logits = append(logits, flat[:classes])
-	}
-	return logits, nil
-}
-
 // traffic sends texts of the held-out share at the recipe's rate and judges the latencies.
 func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res *LoadTestResult) error {
 	texts, err := g.texts(ctx, in.Texts)
@@ -197,7 +172,8 @@ func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res
 	res.Requests, res.Errors, res.Throughput = out.Requests, out.Errors, out.Throughput
 	res.P50, res.P95, res.P99 = ms(out.P50), ms(out.P95), ms(out.P99)
 	res.Reasons = append(res.Reasons, out.Violations(limits)...)
-	return nil
+	res.Histogram, err = g.putHistogram(ctx, in, out)
+	return err
 }
 
 // trafficWarmup is answered but not measured.
@@ -208,24 +184,24 @@ const trafficTexts = 4096
 
 // texts reads the first texts of a share.
 func (g *GPU) texts(ctx context.Context, share Share) ([]string, error) {
-	m, err := getManifest[Shards](ctx, g.Store, share.Rows)
-	if err != nil {
-		return nil, err
-	}
 	var texts []string
-	for _, shard := range m.Shards {
-		path, err := artifact.Fetch(ctx, g.Store, shard, filepath.Join(g.CacheDir, "objects"))
+	for row, err := range readShare(ctx, g.Store, g.CacheDir, share) {
 		if err != nil {
-			return nil, fmt.Errorf("rows of %s: %w", share.Name, err)
+			return nil, err
 		}
-		for row, err := range dataset.ReadRows(path) {
-			if err != nil {
-				return nil, err
-			}
-			if texts = append(texts, row.Text); len(texts) == trafficTexts {
-				return texts, nil
-			}
+		if texts = append(texts, row.Text); len(texts) == trafficTexts {
+			break
 		}
 	}
 	return texts, nil
+}
+
+// putHistogram keeps the latencies, as HdrHistogram's tools read them.
+func (g *GPU) putHistogram(ctx context.Context, in LoadTestInput, out loadtest.Result) (artifact.Ref, error) {
+	encoded, err := out.Encoded()
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	key := in.Run.attempt(ctx, in.Run.Key+"/load-test") + "/histogram.hdr"
+	return g.Store.Put(ctx, key, strings.NewReader(encoded), nil)
 }

@@ -26,6 +26,10 @@ type LogModelInput struct {
 	Checkpoint artifact.Ref         `json:"checkpoint"`
 	Signature  InferSignatureResult `json:"signature"`
 	Created    int64                `json:"created"` // Unix milliseconds, equal in every attempt
+
+	// For the model card.
+	Split       LoadSplitResult `json:"split"`
+	Predictions artifact.Ref    `json:"predictions"` // of the checkpoint on the held-out rows
 }
 
 // LogModelResult names the logged model.
@@ -85,10 +89,19 @@ func (c *CPU) writeModel(ctx context.Context, in LogModelInput, checkpoint train
 	if err != nil {
 		return err
 	}
+	terms, err := readLicence(base)
+	if err != nil {
+		return err
+	}
+	card, err := c.modelCard(ctx, in, checkpoint, terms)
+	if err != nil {
+		return err
+	}
 	return mlflow.WriteModelDir(filepath.Join(dir, "model"), mlflow.DirSpec{
 		ModelID: logged.ID, RunID: in.Run.MLflowRunID, ArtifactURI: logged.ArtifactURI, Created: time.UnixMilli(in.Created).UTC(), BaseModel: baseName(in.Recipe.Model.Base),
 		Config: config, Weights: weights, TokenizerDir: base, MaxLength: in.Recipe.Tokenizer.MaxLength,
 		Signature: in.Signature.Signature, BatchSize: in.Recipe.Signature.ModelConfig.BatchSize, InputExample: in.Recipe.Signature.InputExample,
+		License: terms.text, ModelCard: card.Markdown(),
 	})
 }
 

@@ -52,6 +52,9 @@ const (
 // tokenizerFiles are taken from a model folder where they exist.
 var tokenizerFiles = []string{tokenizerFile, "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"}
 
+// termsFiles say under what terms a model may be used; they are taken where they exist.
+var termsFiles = []string{"README.md", "LICENSE", "LICENSE.txt"}
+
 // modelError says what is wrong with a model folder.
 type modelError struct{ source, problem string }
 
@@ -79,6 +82,9 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	}
 	cfg, err := checkModel(in, dir)
 	if err != nil {
+		return res, err
+	}
+	if err := c.logModelConfig(ctx, in, dir); err != nil {
 		return res, err
 	}
 	folder := Folder{Source: in.Model.Base, Commit: commit, Files: map[string]artifact.Ref{}}
@@ -116,7 +122,7 @@ func pickModel(source string, names []string) ([]string, error) {
 	for _, name := range names {
 		shard := strings.HasSuffix(name, ".safetensors") || name == weightsIndex
 		switch {
-		case name == configFile, name == weightsFile, slices.Contains(tokenizerFiles, name), shard && !whole:
+		case name == configFile, name == weightsFile, slices.Contains(tokenizerFiles, name), slices.Contains(termsFiles, name), shard && !whole:
 			picked = append(picked, name)
 		case strings.HasPrefix(name, "pytorch_model") && strings.HasSuffix(name, ".bin"):
 			pickles = append(pickles, name)

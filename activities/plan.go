@@ -119,10 +119,10 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 	tags := map[string]string{
 		mlflow.TagSourceName: "duratune", mlflow.TagSourceType: "JOB",
 		tagWorkflowID: info.WorkflowExecution.ID, tagWorkflowRunID: in.Run.WorkflowRunID,
-		tagCluster: cluster, tagNamespace: info.Namespace,
+		tagCluster: cluster, tagNamespace: info.Namespace, tagVersion: buildVersion(),
 	}
-	if c.UI != "" {
-		tags[tagWorkflowURL] = fmt.Sprintf("%s/namespaces/%s/workflows/%s/%s", c.UI, info.Namespace, info.WorkflowExecution.ID, in.Run.WorkflowRunID)
+	if url := c.workflowURL(ctx, in.Run); url != "" {
+		tags[tagWorkflowURL] = url
 	}
 	run, err := c.Tracking.EnsureRun(ctx, mlflow.RunSpec{ExperimentID: experiment.ID, Name: r.Name, Key: in.Run.Key, StartTime: in.StartTime, Tags: tags})
 	if err != nil {
@@ -146,7 +146,7 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 // params are the recipe by the names that Trainer and MLflow's autologging use.
 func params(r recipe.Recipe) map[string]string {
 	t := r.Train
-	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+	number := pythonFloat
 	return map[string]string{
 		"num_train_epochs": strconv.Itoa(t.Epochs), "per_device_train_batch_size": strconv.Itoa(t.BatchSize),
 		"per_device_eval_batch_size": strconv.Itoa(t.EvalBatchSize), "gradient_accumulation_steps": strconv.Itoa(t.GradientAccumulationSteps),

@@ -49,6 +49,7 @@ type Session struct {
 	Tokenizer recipe.Tokenizer `json:"tokenizer"`
 	Train     recipe.Train     `json:"train"`
 	MicroStep int              `json:"micro_step"` // rows a forward pass
+	Started   int64            `json:"started"`    // of the workflow, Unix milliseconds
 }
 
 // spec is what the session's engine is opened with.

@@ -124,11 +124,13 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 		return TrainEpochResult{}, err
 	}
 	e.track = startTracker(ctx, log, push(e.Tracking, e.in.Run), e.Logger, trackInterval)
+	stop := e.observe(ctx, systemInterval)
 	e.resident.checkpoint = "" // between two checkpoints until the epoch is committed
 	state, err = train.Epoch(ctx, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
 		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) }, Checkpoint: e.checkpoint,
 		Interrupted: activity.GetWorkerStopChannel(ctx), Every: int64(e.in.Every.EverySteps), Now: time.Now,
 	})
+	stop()
 	if err == nil {
 		err = e.commit(ctx, state, true)
 	}

@@ -34,6 +34,10 @@ type ValidateResult struct {
 	Missed      []string     `json:"missed,omitempty"` // examples with another label than the recipe says
 }
 
+// historyClasses is up to how many classes the confusion counts go into the workflow's history, which holds no more than
+// a few KB of anything.
+const historyClasses = 30
+
 // Validate evaluates a checkpoint on the held-out rows, logs Trainer's evaluation metrics at the checkpoint's step, and
 // keeps the logits, which the load test compares with.
 func (g *GPU) Validate(ctx context.Context, in ValidateInput) (res ValidateResult, err error) {
@@ -60,6 +64,9 @@ func (g *GPU) Validate(ctx context.Context, in ValidateInput) (res ValidateResul
 	res.Rows, res.Seconds = len(inputs), time.Since(began).Seconds()
 	if res.Metrics, err = train.Score(logits, labels, len(in.Labels)); err != nil {
 		return res, err
+	}
+	if len(in.Labels) > historyClasses {
+		res.Confusion = nil // the report counts again
 	}
 	if err := g.logEvaluation(ctx, in, res); err != nil {
 		return res, err

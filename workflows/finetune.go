@@ -26,14 +26,7 @@ type Result struct {
 }
 
 // Epoch is one row of the result table.
-type Epoch struct {
-	Epoch     int     `json:"epoch"` // 1-based
-	TrainLoss float64 `json:"train_loss"`
-	EvalLoss  float64 `json:"eval_loss"`
-	Accuracy  float64 `json:"eval_accuracy"`
-	F1        float64 `json:"eval_f1"`
-	Seconds   float64 `json:"seconds"` // of training, without evaluation
-}
+type Epoch = activities.Epoch
 
 // FineTune carries a recipe (raw JSON) to a fine-tuned, tested and registered text classifier.
 //
@@ -69,6 +62,9 @@ func FineTune(ctx workflow.Context, raw json.RawMessage) (res Result, err error)
 		return Result{}, err
 	}
 	if err := r.loadTest(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := r.report(ctx); err != nil {
 		return Result{}, err
 	}
 	if err := r.promote(ctx); err != nil {

@@ -23,8 +23,9 @@ import (
 // world is a test environment whose activities succeed unless a test says otherwise.
 type world struct {
 	*testsuite.TestWorkflowEnvironment
-	recipe recipe.Recipe
-	closed []activities.CloseRunInput
+	recipe  recipe.Recipe
+	reports []activities.ReportInput
+	closed  []activities.CloseRunInput
 }
 
 func ref(name string) artifact.Ref {
@@ -60,6 +61,10 @@ func (w *world) happy() {
 	w.OnActivity(gpuActivity.InferSignature, mock.Anything, mock.Anything).Return(activities.InferSignatureResult{}, nil).Maybe()
 	w.OnActivity(cpuActivity.LogModel, mock.Anything, mock.Anything).Return(activities.LogModelResult{ModelID: "m-1", ModelURI: "models:/m-1"}, nil).Maybe()
 	w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).Return(activities.LoadTestResult{Passed: true}, nil).Maybe()
+	w.OnActivity(cpuActivity.Report, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ReportInput) (activities.ReportResult, error) {
+		w.reports = append(w.reports, in)
+		return activities.ReportResult{}, nil
+	}).Maybe()
 	w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(activities.PromoteResult{Version: "3", Alias: "champion"}, nil).Maybe()
 	w.OnActivity(cpuActivity.Sweep, mock.Anything, mock.Anything).Return(activities.SweepResult{}, nil).Maybe()
 	w.OnActivity(cpuActivity.CloseRun, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.CloseRunInput) error {
@@ -153,6 +158,55 @@ func TestFineTuneEndsTheRunAsTheWorkflowEnds(t *testing.T) {
 				return
 			}
 			w.ended(t, tt.status, tt.gate)
+		})
+	}
+}
+
+func TestReportFollowsTheLoadTest(t *testing.T) {
+	tests := []struct {
+		name    string
+		mock    func(w *world)
+		kind    string // of the workflow's error; "": none
+		reports int
+		tested  bool
+	}{
+		{"passed", func(*world) {}, "", 1, true},
+		{"refused", func(w *world) {
+			w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).Return(activities.LoadTestResult{Reasons: []string{"p99"}}, nil)
+			w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(activities.PromoteResult{}, errors.New("promoted")).Never()
+		}, activities.TypeLoadTestFailed, 1, true},
+		{"example missed", func(w *world) {
+			w.OnActivity(gpuActivity.Validate, mock.Anything, mock.Anything).Return(activities.ValidateResult{Missed: []string{"examples[0]"}}, nil)
+		}, activities.TypeExamplesFailed, 1, false},
+		{"report refused", func(w *world) {
+			w.OnActivity(cpuActivity.Report, mock.Anything, mock.Anything).Return(activities.ReportResult{}, temporal.NewNonRetryableApplicationError("no", activities.TypeTrackingRejected, nil))
+		}, "", 0, true},
+		{"reset", func(w *world) {
+			w.OnActivity(cpuActivity.Report, mock.Anything, mock.Anything).Return(activities.ReportResult{}, temporal.NewNonRetryableApplicationError("no", activities.TypeForkByReset, nil))
+		}, activities.TypeForkByReset, 0, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.recipe.Train.Epochs = 60
+			if tt.kind == activities.TypeExamplesFailed {
+				w.recipe.Train.Epochs = 1 // the mock misses after every epoch
+			}
+			tt.mock(w)
+			w.happy()
+			w.run()
+			if err := w.GetWorkflowError(); (err == nil) != (tt.kind == "") || tt.kind != "" && !hasType(err, tt.kind) {
+				t.Fatalf("error = %v, want type %q", err, tt.kind)
+			}
+			require.Len(t, w.reports, tt.reports)
+			for _, in := range w.reports {
+				if (in.LoadTest != nil) != tt.tested || len(in.Epochs) != min(w.recipe.Train.Epochs, activities.ReportEpochs) || in.Checkpoint != ref("checkpoint") {
+					t.Errorf("reported %+v", in)
+				}
+				if last := in.Epochs[len(in.Epochs)-1].Epoch; last != w.recipe.Train.Epochs {
+					t.Errorf("the last reported epoch is %d, want %d", last, w.recipe.Train.Epochs)
+				}
+			}
 		})
 	}
 }

@@ -35,6 +35,14 @@ func bulk(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
+// reportTimeout ends the wait for a report: a model that is trained and tested must not be lost to one.
+const reportTimeout = 2 * time.Hour
+
+// reporting is bulk work that the run can do without.
+func reporting(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithScheduleToCloseTimeout(bulk(ctx, summary), reportTimeout)
+}
+
 // background is for housekeeping beside the run, whose failure is not the run's.
 func background(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -107,9 +107,9 @@ func (r *run) prepare(ctx workflow.Context) error {
 }
 
 // session is what every activity on a device needs to know of the run.
-func (r *run) session(epoch int) activities.Session {
+func (r *run) session(ctx workflow.Context, epoch int) activities.Session {
 	return activities.Session{Run: r.id, Epoch: epoch, Model: r.model.Model, Labels: r.recipe.Data.Labels,
-		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep}
+		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep, Started: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}
 }
 
 // trainEpoch trains one epoch from the last checkpoint, with smaller forward passes each time memory does not suffice.
@@ -120,7 +120,7 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 	for {
 		var res activities.TrainEpochResult
 		err := workflow.ExecuteActivity(gpu(ctx, name), gpuActivity.TrainEpoch, activities.TrainEpochInput{
-			Session: r.session(epoch), Tokens: r.train.Tokens, Checkpoint: r.checkpoint, Every: r.recipe.Checkpoint,
+			Session: r.session(ctx, epoch), Tokens: r.train.Tokens, Checkpoint: r.checkpoint, Every: r.recipe.Checkpoint,
 		}).Get(ctx, &res)
 		if hasType(err, activities.TypeDeviceOutOfMemory) && r.microStep > 1 {
 			r.microStep = (r.microStep + 1) / 2
@@ -140,7 +140,7 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 // validate evaluates the last checkpoint; after the last epoch it also tries the recipe's labelled examples.
 func (r *run) validate(ctx workflow.Context, epoch int) error {
 	r.say(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs))
-	in := activities.ValidateInput{Session: r.session(epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
+	in := activities.ValidateInput{Session: r.session(ctx, epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
 	if epoch == r.recipe.Train.Epochs {
 		in.Examples = r.recipe.Examples
 	}
@@ -154,6 +154,9 @@ func (r *run) validate(ctx workflow.Context, epoch int) error {
 		return err
 	}
 	if len(r.last.Missed) > 0 {
+		if err := r.report(ctx); err != nil {
+			return err
+		}
 		return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
 	}
 	return nil
@@ -174,7 +177,7 @@ func (r *run) retain(ctx workflow.Context, epoch int) {
 func (r *run) inferSignature(ctx workflow.Context) error {
 	r.say(ctx, "infer signature")
 	return workflow.ExecuteActivity(gpu(ctx, "infer signature"), gpuActivity.InferSignature, activities.InferSignatureInput{
-		Session: r.session(r.recipe.Train.Epochs), Checkpoint: r.checkpoint, Signature: r.recipe.Signature,
+		Session: r.session(ctx, r.recipe.Train.Epochs), Checkpoint: r.checkpoint, Signature: r.recipe.Signature,
 	}).Get(ctx, &r.signature)
 }
 
@@ -184,28 +187,47 @@ func (r *run) logModel(ctx workflow.Context) error {
 	var res activities.LogModelResult
 	err := workflow.ExecuteActivity(bulk(ctx, "log model "+r.recipe.Tracking.ModelName), cpuActivity.LogModel, activities.LogModelInput{
 		Run: r.id, Recipe: r.recipe, Model: r.model.Model, Checkpoint: r.checkpoint, Signature: r.signature, Created: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli(),
+		Split: r.split, Predictions: r.last.Predictions,
 	}).Get(ctx, &res)
 	r.result.ModelID, r.result.ModelURI = res.ModelID, res.ModelURI
 	return err
 }
 
-// loadTest loads what was logged, as its users will, and refuses it where it misses the recipe's limits.
+// loadTest loads what was logged, as its users will, and measures it against the recipe's limits. promote acts on the
+// verdict.
 func (r *run) loadTest(ctx workflow.Context) error {
 	r.say(ctx, "load test")
-	if err := workflow.ExecuteActivity(gpu(ctx, "load test "+r.result.ModelURI), gpuActivity.LoadTest, activities.LoadTestInput{
-		Session: r.session(r.recipe.Train.Epochs), ModelURI: r.result.ModelURI, Texts: r.split.Test, Predictions: r.last.Predictions,
+	return workflow.ExecuteActivity(gpu(ctx, "load test "+r.result.ModelURI), gpuActivity.LoadTest, activities.LoadTestInput{
+		Session: r.session(ctx, r.recipe.Train.Epochs), ModelURI: r.result.ModelURI, Texts: r.split.Test, Predictions: r.last.Predictions,
 		Tokens: r.test.Tokens, Limits: r.recipe.LoadTest,
-	}).Get(ctx, &r.result.LoadTest); err != nil {
+	}).Get(ctx, &r.result.LoadTest)
+}
+
+// report writes description, pictures and tables into the MLflow run. A model is worth more than its report: one that
+// cannot be written is a warning.
+func (r *run) report(ctx workflow.Context) error {
+	r.say(ctx, "report")
+	in := activities.ReportInput{Run: r.id, Recipe: r.recipe, Split: r.split, Tokens: []artifact.Ref{r.train.Tokens, r.test.Tokens},
+		Checkpoint: r.checkpoint, Predictions: r.last.Predictions, ModelURI: r.result.ModelURI,
+		Epochs: r.result.Epochs[max(0, len(r.result.Epochs)-activities.ReportEpochs):]}
+	if in.ModelURI != "" {
+		in.LoadTest = &r.result.LoadTest
+	}
+	err := workflow.ExecuteActivity(reporting(ctx, "report"), cpuActivity.Report, in).Get(ctx, nil)
+	if err == nil || temporal.IsCanceledError(err) || hasType(err, activities.TypeForkByReset) {
 		return err
 	}
-	if !r.result.LoadTest.Passed {
-		return temporal.NewNonRetryableApplicationError("load test of "+r.result.ModelURI+": "+strings.Join(r.result.LoadTest.Reasons, "; "), activities.TypeLoadTestFailed, nil)
-	}
+	workflow.GetLogger(ctx).Warn("no report in MLflow", "error", err)
+	r.status.Warning = "no report in MLflow: " + message(err)
 	return nil
 }
 
-// promote registers the tested model. Another promotion of the same model holds the workflow id: wait for it to end.
+// promote registers the tested model, unless it missed a limit. Another promotion of the same model holds the workflow id:
+// wait for it to end.
 func (r *run) promote(ctx workflow.Context) error {
+	if !r.result.LoadTest.Passed {
+		return temporal.NewNonRetryableApplicationError("load test of "+r.result.ModelURI+": "+strings.Join(r.result.LoadTest.Reasons, "; "), activities.TypeLoadTestFailed, nil)
+	}
 	model := r.recipe.Tracking.RegisteredModel
 	if model == "" {
 		return nil

@@ -44,32 +44,32 @@ type ClassResult struct {
 // Markdown writes the card. Values are escaped: none can break a table or open a link.
 func (c Card) Markdown() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# %s\n", escape(c.Name))
+	fmt.Fprintf(&b, "# %s\n", Escape(c.Name))
 	if c.Task != "" {
-		fmt.Fprintf(&b, "\n%s\n", escape(c.Task))
+		fmt.Fprintf(&b, "\n%s\n", Escape(c.Task))
 	}
-	fmt.Fprintf(&b, "\n## Origin\n\nFine-tuned from %s (licence: %s).\n", code(cmp.Or(c.BaseModel, "an unnamed model")), escape(cmp.Or(c.BaseLicense, "unknown")))
+	fmt.Fprintf(&b, "\n## Origin\n\nFine-tuned from %s (licence: %s).\n", Code(cmp.Or(c.BaseModel, "an unnamed model")), Escape(cmp.Or(c.BaseLicense, "unknown")))
 	if len(c.Data) > 0 {
-		fmt.Fprintf(&b, "\n## Data\n\nLicence: %s.\n\n| share | source | rows | labels | digest |\n|---|---|---:|---|---|\n", escape(cmp.Or(c.DataLicense, "unknown")))
+		fmt.Fprintf(&b, "\n## Data\n\nLicence: %s.\n\n| share | source | rows | labels | digest |\n|---|---|---:|---|---|\n", Escape(cmp.Or(c.DataLicense, "unknown")))
 		for _, d := range c.Data {
 			labels := make([]string, len(d.Labels))
 			for i, l := range d.Labels {
-				labels[i] = escape(l.Name) + " " + escape(l.Value)
+				labels[i] = Escape(l.Name) + " " + Escape(l.Value)
 			}
-			fmt.Fprintf(&b, "| %s | %s | %d | %s | %s |\n", escape(d.Share), code(d.Source), d.Rows, strings.Join(labels, ", "), code(d.Digest))
+			fmt.Fprintf(&b, "| %s | %s | %d | %s | %s |\n", Escape(d.Share), Code(d.Source), d.Rows, strings.Join(labels, ", "), Code(d.Digest))
 		}
 	}
 	facts(&b, "Results on the test rows", "metric", c.Results)
 	if len(c.Classes) > 0 {
 		b.WriteString("\n| class | precision | recall | F1 | rows |\n|---|---:|---:|---:|---:|\n")
 		for _, r := range c.Classes {
-			fmt.Fprintf(&b, "| %s | %.4f | %.4f | %.4f | %d |\n", escape(r.Label), r.Precision, r.Recall, r.F1, r.Rows)
+			fmt.Fprintf(&b, "| %s | %.4f | %.4f | %.4f | %d |\n", Escape(r.Label), r.Precision, r.Recall, r.F1, r.Rows)
 		}
 	}
 	if len(c.Limits) > 0 {
 		b.WriteString("\n## Limits\n\n")
 		for _, l := range c.Limits {
-			fmt.Fprintf(&b, "- %s\n", escape(l))
+			fmt.Fprintf(&b, "- %s\n", Escape(l))
 		}
 	}
 	facts(&b, "Settings", "setting", c.Settings)
@@ -84,7 +84,7 @@ func facts(b *bytes.Buffer, title, name string, list []Fact) {
 	}
 	fmt.Fprintf(b, "\n## %s\n\n| %s | value |\n|---|---|\n", title, name)
 	for _, f := range list {
-		fmt.Fprintf(b, "| %s | %s |\n", escape(f.Name), escape(f.Value))
+		fmt.Fprintf(b, "| %s | %s |\n", Escape(f.Name), Escape(f.Value))
 	}
 }
 
@@ -92,10 +92,11 @@ func facts(b *bytes.Buffer, title, name string, list []Fact) {
 var escaper = strings.NewReplacer(
 	`\`, `\\`, "|", `\|`, "*", `\*`, "_", `\_`, "`", "\\`", "[", `\[`, "]", `\]`, "<", "&lt;", ">", "&gt;", "#", `\#`, "\n", " ", "\t", " ")
 
-func escape(s string) string { return escaper.Replace(CleanText(s, maxCell)) }
+// Escape makes text of any origin stand as it is in Markdown, also in a table.
+func Escape(s string) string { return escaper.Replace(CleanText(s, maxCell)) }
 
-// code writes s as code; a backtick in it would end it.
-func code(s string) string {
+// Code writes text of any origin as code in Markdown; nothing for none.
+func Code(s string) string {
 	if s == "" {
 		return ""
 	}
