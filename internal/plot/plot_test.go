@@ -54,6 +54,9 @@ func figures() map[string]*plot.Figure {
 	return map[string]*plot.Figure{
 		"curves": plot.Curves("sms-spam", loss, eval, lr), "curves_nan": plot.Curves("diverged", nan, nil, nil),
 		"curves_one_point": plot.Curves("short", loss[:1], eval[:1], lr[:1]), "curves_none": plot.Curves("", nil, nil, nil),
+		"overlay":            plot.Overlay("two sides", "loss", []plot.Group{{"ours", [][]plot.Point{loss, loss[:90]}}, {"peer", [][]plot.Point{loss[1:]}}}),
+		"overlay_nan":        plot.Overlay("diverged", "loss", []plot.Group{{"ours", [][]plot.Point{nan}}, {"peer", nil}}),
+		"overlay_none":       plot.Overlay("", "", nil),
 		"confusion":          plot.Confusion("test rows", two.Classes, [][]int{{960, 6}, {4, 145}}),
 		"confusion_one":      plot.Confusion("one class in test", two.Classes, [][]int{{10, 0}, {0, 0}}),
 		"confusion_many":     plot.Confusion("forty classes", names, square(40)),
@@ -61,6 +64,7 @@ func figures() map[string]*plot.Figure {
 		"pr":                 two.PR("test rows"),
 		"pr_many":            many.PR("eight classes"),
 		"pr_one_class":       one.PR("one class"),
+		"pr_large":           predictions(rng, 2, 30_000).PR("thirty thousand rows"),
 		"pr_none":            plot.Predictions{Classes: []string{"a", "b"}}.PR("no rows"),
 		"roc":                two.ROC("test rows"),
 		"roc_many":           many.ROC("eight classes"),

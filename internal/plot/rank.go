@@ -172,8 +172,24 @@ func (p Predictions) ranked(draw func(i, class int, r Ranking)) int {
 
 // curve adds one class; the dot is its operating point.
 func curve(p *plot.Plot, points []plotter.XY, at plotter.XY, colour int, name string) {
-	l := line(points, hue(colour), 1.5)
+	l := line(thin(points), hue(colour), 1.5)
 	d := dots(plotter.XYs{at}, hue(colour), 4)
 	p.Add(l, d)
 	p.Legend.Add(name, l, d)
+}
+
+// maxPoints of a curve are more than a picture has columns.
+const maxPoints = 5_000
+
+// thin keeps at most about maxPoints points, evenly, with both ends: a curve has one a row.
+func thin(points []plotter.XY) []plotter.XY {
+	every := (len(points) + maxPoints - 1) / maxPoints
+	if every <= 1 {
+		return points
+	}
+	var out []plotter.XY
+	for i := 0; i < len(points)-1; i += every {
+		out = append(out, points[i])
+	}
+	return append(out, points[len(points)-1])
 }
