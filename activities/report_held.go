@@ -100,6 +100,7 @@ func readShare(ctx context.Context, store artifact.Store, cacheDir string, share
 			return
 		}
 		for _, shard := range m.Shards {
+			beat(ctx, Heartbeat{Phase: "read " + share.Name})
 			path, err := artifact.Fetch(ctx, store, shard, filepath.Join(cacheDir, "objects"))
 			if err != nil {
 				yield(dataset.Row{}, fmt.Errorf("rows of %s: %w", share.Name, err))
