@@ -140,7 +140,7 @@ func number(s string) float64 {
 	return v
 }
 
-// smiTimeout bounds nvidia-smi, which takes about 50 ms.
+// smiTimeout bounds nvidia-smi, which takes about 30 ms.
 const smiTimeout = 3 * time.Second
 
 // gpuQuery is what nvidia-smi is asked, in this order.

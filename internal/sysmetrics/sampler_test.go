@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -77,7 +78,9 @@ func TestSampleWithoutSources(t *testing.T) {
 // TestThisMachine reads the machine the test runs on.
 func TestThisMachine(t *testing.T) {
 	s := New()
+	began := time.Now()
 	got := s.Sample(t.Context())
+	t.Logf("in %s: %v", time.Since(began), got)
 	used, ok := got["system/system_memory_usage_percentage"]
 	if !ok || used <= 0 || used > 100 {
 		t.Errorf("memory in use is %v %%", used)
