@@ -36,8 +36,8 @@ type Config struct {
 	WorkerEnv  []string    // "KEY=value" for the workers besides the instance's own, e.g. a proxy before the store
 }
 
-// startTime bounds the wait for the servers and for the workers, each.
-const startTime = 2 * time.Minute
+// startTime bounds the wait for the servers and for the workers, each. A loaded machine takes long to import MLflow.
+const startTime = 5 * time.Minute
 
 // Stack is a running instance, supervised by this process.
 type Stack struct {
@@ -151,7 +151,7 @@ func (s *Stack) start(run context.Context, specs []spec) {
 	}
 }
 
-// Ready waits until every process that is not halted serves, for two minutes at most. The error shows the end of the log
+// Ready waits until every process that is not halted serves, for five minutes at most. The error shows the end of the log
 // of each that does not.
 func (s *Stack) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTime, errors.New("not ready in time"))
