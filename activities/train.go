@@ -53,7 +53,7 @@ func (g *GPU) TrainEpoch(ctx context.Context, in TrainEpochInput) (res TrainEpoc
 	if err := e.resume(ctx); err != nil {
 		return res, err
 	}
-	if e.from.Complete {
+	if e.from.Complete && e.from.Epoch == in.Epoch { // not the epoch before, which this one begins at
 		return e.result(e.ref, e.from.State.Step, 0), nil
 	}
 	return e.run(ctx, tokens)

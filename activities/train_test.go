@@ -38,6 +38,29 @@ func wantType(t *testing.T, err error, kind string, retried bool) {
 	}
 }
 
+// TestTrainEpochGoesOn: the epoch before is complete, but it is not this one.
+func TestTrainEpochGoesOn(t *testing.T) {
+	b := newBench(t)
+	first, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := b.input
+	second.Epoch, second.Checkpoint = 2, first.Checkpoint
+	for range 2 { // the second call finds the epoch done
+		res, err := b.train(t, second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Step != 22 || res.Checkpoint == first.Checkpoint || b.weights(t, res.Checkpoint) == b.weights(t, first.Checkpoint) {
+			t.Errorf("the second epoch ended at step %d with %s, want step 22 with weights of its own", res.Step, res.Checkpoint.URI)
+		}
+	}
+	if n := b.history()["loss 20"]; n != 1 {
+		t.Errorf("%d points of loss at step 20, want 1", n)
+	}
+}
+
 func TestTrainEpochEndsAtItsCheckpoint(t *testing.T) {
 	b := newBench(t)
 	res, err := b.train(t, b.input)
