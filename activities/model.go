@@ -154,30 +154,34 @@ func checkModel(in FetchModelInput, dir string) (model.Config, error) {
 	source := in.Model.Base
 	cfg, err := model.ReadConfig(dir)
 	if err != nil {
-		return cfg, inSource(err, source)
+		return cfg, inSource(err, dir, source)
 	}
 	if in.MaxLength > cfg.MaxLength() {
 		return cfg, &modelError{source, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
 	}
 	tok, err := tokenizer.Load(filepath.Join(dir, tokenizerFile))
 	if err != nil {
-		return cfg, err
+		return cfg, inSource(err, dir, source)
 	}
 	if tok.VocabSize() > cfg.Vocab {
 		return cfg, &modelError{source, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.Vocab)}
 	}
 	layout := model.NewLayout(cfg, len(in.Labels))
 	_, err = model.Load(dir, cfg, layout, 0, false, make([]float32, layout.Size))
-	return cfg, inSource(err, source)
+	return cfg, inSource(err, dir, source)
 }
 
 // inSource names the model as the recipe does, not by the worker's folder.
-func inSource(err error, source string) error {
-	if tensor, ok := errors.AsType[*train.TensorError](err); ok {
-		tensor.File = source + "/" + filepath.Base(tensor.File)
+func inSource(err error, dir, source string) error {
+	named := func(file string) string { return source + strings.TrimPrefix(file, dir) }
+	if e, ok := errors.AsType[*train.TensorError](err); ok {
+		e.File = named(e.File)
 	}
-	if config, ok := errors.AsType[*train.ConfigError](err); ok {
-		config.File = source + "/" + filepath.Base(config.File)
+	if e, ok := errors.AsType[*train.ConfigError](err); ok {
+		e.File = named(e.File)
+	}
+	if e, ok := errors.AsType[*tokenizer.UnsupportedError](err); ok {
+		e.File = named(e.File)
 	}
 	return err
 }
