@@ -87,6 +87,12 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := os.MkdirAll(filepath.Join(state, "data"), 0o755); err != nil {
 		return 1, err
 	}
+	hubEnv, stopHub, err := startHub(filepath.Join(state, "hub"), filepath.Join(paths.Assets, "all-minilm-l6-v2"), filepath.Join(root, "..", "shared", "data", "sms_spam", "SMSSpamCollection"))
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, stopHub()) }()
+	env = append(env, hubEnv...)
 	s, err := stack.Start(ctx, stack.Config{State: state, Ports: &stack.Ports{}, Paths: paths, Workers: filepath.Join(state, "bin"), WorkerEnv: env})
 	if err != nil {
 		return 1, err
