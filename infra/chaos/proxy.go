@@ -64,6 +64,7 @@ func startProxy(ctx context.Context) (*proxy, error) {
 			case <-r.Context().Done():
 				return
 			}
+		case healthy, truncated:
 		}
 		if p.target.Load() == nil {
 			w.WriteHeader(http.StatusServiceUnavailable)

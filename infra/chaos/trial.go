@@ -128,8 +128,8 @@ func (t *trial) run(ctx context.Context) (problems []string) {
 // outcome waits for the end of the workflow, through restarts of the server.
 func (t *trial) outcome(ctx context.Context, run client.WorkflowRun) error {
 	for {
-		d, err := t.Client().DescribeWorkflowExecution(ctx, t.id, run.GetRunID())
-		if err == nil && d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		d, err := t.Client().DescribeWorkflow(ctx, t.id, run.GetRunID())
+		if err == nil && d.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			return run.Get(ctx, nil)
 		}
 		if ctx.Err() != nil {
@@ -147,14 +147,14 @@ func (t *trial) reach(ctx context.Context) error {
 		t.said = fmt.Sprintf("at step %d", step)
 	}
 	for ctx.Err() == nil {
-		d, err := t.Client().DescribeWorkflowExecution(ctx, t.id, "")
+		d, err := t.Client().DescribeWorkflow(ctx, t.id, "")
 		if err != nil {
 			return fmt.Errorf("describe: %w", err)
 		}
-		if s := d.GetWorkflowExecutionInfo().GetStatus(); s != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		if s := d.Status; s != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			return fmt.Errorf("the workflow is %s before its moment", s)
 		}
-		for _, p := range d.GetPendingActivities() {
+		for _, p := range d.RawResponse.GetPendingActivities() {
 			if p.GetState() != enumspb.PENDING_ACTIVITY_STATE_STARTED || p.GetActivityType().GetName() != t.fault.when.activity {
 				continue
 			}
