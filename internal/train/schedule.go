@@ -17,7 +17,7 @@ type Schedule struct {
 // At returns the learning rate of the 0-based step.
 func (s Schedule) At(step int64) float64 {
 	if step < s.Warmup {
-		return s.Peak * float64(step) / float64(max(1, s.Warmup))
+		return s.Peak * (float64(step) / float64(max(1, s.Warmup))) // Python's order: the last bit depends on it
 	}
 	switch s.Kind {
 	case "cosine":
