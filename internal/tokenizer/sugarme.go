@@ -42,7 +42,7 @@ func (m Model) Tokenize(text string) ([]tokenizer.Token, error) {
 }
 
 // TokenToId returns the id of a token, added ones included.
-func (m Model) TokenToId(token string) (id int, ok bool) { //nolint:revive // sugarme's name
+func (m Model) TokenToId(token string) (id int, ok bool) {
 	for _, a := range m.t.added {
 		if a.Content == token {
 			return int(a.id), true
@@ -53,7 +53,7 @@ func (m Model) TokenToId(token string) (id int, ok bool) { //nolint:revive // su
 }
 
 // IdToToken returns the token of an id.
-func (m Model) IdToToken(id int) (token string, ok bool) { //nolint:revive // sugarme's name
+func (m Model) IdToToken(id int) (token string, ok bool) {
 	if id < 0 || id > math.MaxInt32 {
 		return "", false
 	}

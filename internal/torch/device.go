@@ -32,7 +32,7 @@ func GPUs() (int, error) { return gpus() }
 var gpus = sync.OnceValues(func() (int, error) {
 	n, err := native.LoadCUDA()
 	if err != nil {
-		return 0, fmt.Errorf("torch: load CUDA: %v: %w", err, train.ErrNoLibtorch)
+		return 0, fmt.Errorf("torch: load CUDA: %w: %w", err, train.ErrNoLibtorch)
 	}
 	return n, nil
 })
