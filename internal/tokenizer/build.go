@@ -131,25 +131,25 @@ func (t *Tokenizer) byteBPE(root, m section) {
 }
 
 // readMerges reads the merges, each "left right" or ["left", "right"].
-func (b *byteBPE) readMerges(m section) {
-	list := must[[]any](m, "merges")
-	if text, ok := m.values["merges"].([]any); ok && len(text) > 0 {
+func (m *byteBPE) readMerges(s section) {
+	list := must[[]any](s, "merges")
+	if text, ok := s.values["merges"].([]any); ok && len(text) > 0 {
 		if first, ok := text[0].(string); ok && strings.HasPrefix(first, "#version") {
 			list = list[1:]
 		}
 	}
-	b.merges = newMerges(len(list))
+	m.merges = newMerges(len(list))
 	for rank, v := range list {
 		key := fmt.Sprintf("merges[%d]", rank)
 		left, right, ok := pair(v)
-		l, okL := b.id[left]
-		r, okR := b.id[right]
-		id, okID := b.id[left+right]
+		l, okL := m.id[left]
+		r, okR := m.id[right]
+		id, okID := m.id[left+right]
 		if !ok || !okL || !okR || !okID {
-			m.fail(key, "%s is not a pair of tokens that make a third", show(v))
+			s.fail(key, "%s is not a pair of tokens that make a third", show(v))
 			return
 		}
-		b.merges.add(l, r, merge{uint32(rank), id})
+		m.merges.add(l, r, merge{uint32(rank), id})
 	}
 }
 
@@ -171,25 +171,25 @@ func pair(v any) (left, right string, ok bool) {
 }
 
 // findWhole lists the words that are one token: those that merge into it, or with ignore_merges all of the vocabulary.
-func (b *byteBPE) findWhole(ignoreMerges bool) {
+func (m *byteBPE) findWhole(ignoreMerges bool) {
 	var list []string
 	var ids []int32
 	s := &merging{}
-	for i, token := range b.list {
+	for i, token := range m.list {
 		raw, ok := rawBytes(token)
 		if !ok || len(raw) == 0 {
 			continue
 		}
 		if !ignoreMerges {
-			b.merge(string(raw), s)
-			if len(s.ids) != 1 || s.ids[0] != b.ids[i] {
+			m.merge(string(raw), s)
+			if len(s.ids) != 1 || s.ids[0] != m.ids[i] {
 				continue
 			}
 		}
-		list, ids = append(list, string(raw)), append(ids, b.ids[i])
-		b.longest = max(b.longest, len(raw))
+		list, ids = append(list, string(raw)), append(ids, m.ids[i])
+		m.longest = max(m.longest, len(raw))
 	}
-	b.whole = newWords(list, ids)
+	m.whole = newWords(list, ids)
 }
 
 // addTokens gives the added tokens their ids as Hugging Face does: the one that the model or an earlier token has, else

@@ -42,12 +42,8 @@ func longestFirst(first, second, limit int) (int, int) {
 	if first+second <= limit {
 		return first, second
 	}
-	short, long := min(first, second), max(first, second)
-	if short > limit {
-		long = short
-	} else {
-		long = max(short, limit-short)
-	}
+	short := min(first, second)
+	long := max(short, limit-short)
 	if short+long > limit {
 		short = limit / 2
 		long = short + limit%2
