@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,6 +43,7 @@ type Checkpoint struct {
 }
 
 // Save uploads a snapshot below prefix and then its manifest, and returns the manifest's Ref. It releases the snapshot.
+// progress is told the bytes done of either tensor file, in turns.
 func Save(ctx context.Context, store artifact.Store, prefix string, snap Snapshot, c Checkpoint, progress artifact.Progress) (artifact.Ref, error) {
 	defer snap.Release()
 	c.Version = checkpointVersion
@@ -55,6 +57,7 @@ func Save(ctx context.Context, store artifact.Store, prefix string, snap Snapsho
 	}
 	// format "pt" lets transformers of any version read the weights as they are.
 	g, gctx := errgroup.WithContext(ctx)
+	progress = together(progress)
 	put := func(ref *artifact.Ref, name string, tensors []safetensors.Tensor) {
 		g.Go(func() error {
 			body, err := safetensors.NewReader(map[string]string{"format": "pt"}, tensors)
@@ -79,6 +82,19 @@ func Save(ctx context.Context, store artifact.Store, prefix string, snap Snapsho
 		return artifact.Ref{}, fmt.Errorf("checkpoint at step %d: %w", c.State.Step, err)
 	}
 	return ref, nil
+}
+
+// together lets two transfers report to one Progress, which is called from one goroutine at a time.
+func together(progress artifact.Progress) artifact.Progress {
+	if progress == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(done int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		progress(done)
+	}
 }
 
 // Load reads the manifest that ref names.
