@@ -18,6 +18,8 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sys/unix"
+
+	"github.com/duratune/duratune/infra/libtorch"
 )
 
 // Names of the processes.
@@ -73,7 +75,7 @@ func (s *Stack) workers() []spec {
 		return nil
 	}
 	in := s.Instance
-	env := in.childEnv(slices.Concat(in.workerEnv(s.config.Paths), s.config.WorkerEnv)...)
+	env := in.childEnv(slices.Concat(libtorch.RunEnv(), in.workerEnv(s.config.Paths), s.config.WorkerEnv)...)
 	specs := []spec{{
 		name: CPUWorker, dir: in.State, grace: workerGrace, env: env, argv: []string{filepath.Join(s.config.Workers, "cpu")},
 		probe: s.probePollers(Queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW),
