@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -89,11 +90,14 @@ func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error
 	if in.DryRun {
 		return res, nil
 	}
-	if err := c.Store.Check(ctx); err != nil {
-		return res, fmt.Errorf("artifact store: %w", err)
+	if err := answers(ctx, "artifact store", artifact.ErrUnavailable, c.Store.Check); err != nil {
+		return res, err
 	}
-	if _, err := c.Tracking.CheckHealth(ctx); err != nil {
-		return res, fmt.Errorf("tracking server: %w", err)
+	if err := answers(ctx, "tracking server at "+c.Tracking.TrackingURI(), mlflow.ErrUnavailable, func(ctx context.Context) error {
+		_, err := c.Tracking.CheckHealth(ctx)
+		return err
+	}); err != nil {
+		return res, err
 	}
 	if res.GPUPollers, err = c.Cluster.Pollers(ctx, GPUQueue); err != nil {
 		return res, fmt.Errorf("workers on %s: %w", GPUQueue, err)
@@ -102,6 +106,23 @@ func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error
 		return res, fmt.Errorf("search attributes: %w", err)
 	}
 	return res, c.openRun(ctx, in, &res)
+}
+
+// answerTime is how long a server may take to show that it lives.
+const answerTime = 20 * time.Second
+
+// answers runs a check within answerTime, so that a server that hangs is named, and not the activity's own time-out.
+func answers(ctx context.Context, what string, unavailable error, check func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err := check(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s: no answer within %s: %w", what, answerTime, unavailable)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 // openRun finds or creates experiment and run, and records the recipe in it.
