@@ -90,10 +90,10 @@ func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error
 	if in.DryRun {
 		return res, nil
 	}
-	if err := answers(ctx, "artifact store", artifact.ErrUnavailable, c.Store.Check); err != nil {
+	if err := answers(ctx, answerTime, "artifact store", artifact.ErrUnavailable, c.Store.Check); err != nil {
 		return res, err
 	}
-	if err := answers(ctx, "tracking server at "+c.Tracking.TrackingURI(), mlflow.ErrUnavailable, func(ctx context.Context) error {
+	if err := answers(ctx, answerTime, "tracking server at "+c.Tracking.TrackingURI(), mlflow.ErrUnavailable, func(ctx context.Context) error {
 		_, err := c.Tracking.CheckHealth(ctx)
 		return err
 	}); err != nil {
@@ -111,13 +111,13 @@ func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error
 // answerTime is how long a server may take to show that it lives.
 const answerTime = 20 * time.Second
 
-// answers runs a check within answerTime, so that a server that hangs is named, and not the activity's own time-out.
-func answers(ctx context.Context, what string, unavailable error, check func(context.Context) error) error {
-	bounded, cancel := context.WithTimeout(ctx, answerTime)
+// answers runs a check within limit, so that a server that hangs is named, and not the activity's own time-out.
+func answers(ctx context.Context, limit time.Duration, what string, unavailable error, check func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := check(bounded)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%s: no answer within %s: %w", what, answerTime, unavailable)
+		return fmt.Errorf("%s: no answer within %s: %w", what, limit, unavailable)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
