@@ -76,12 +76,23 @@ func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker, progress P
 		return Ref{}, fmt.Errorf("put %s: read body: %w", s.uri(key), d.err)
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			s.abortLeft(ctx, key)
+		}
 		return Ref{}, s.failPut(ctx, key, err)
 	}
 	if d.n != size {
 		return Ref{}, fmt.Errorf("put %s: body changed from %d to %d bytes: %w", s.uri(key), size, d.n, io.ErrUnexpectedEOF)
 	}
 	return d.ref(s.uri(key)), nil
+}
+
+// abortLeft ends an upload of key that outlived a cancellation: the answer that named it may be lost, and a part that was
+// on its way can bring back what was aborted. No two writers share a key. What is left even so, a sweep finds.
+func (s *S3) abortLeft(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	_, _ = s.AbortUploads(ctx, key)
 }
 
 // remaining is the length of a body from its current position.
