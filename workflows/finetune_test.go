@@ -256,6 +256,7 @@ func TestOutageAtTheStartIsGivenUp(t *testing.T) {
 	if !hasType(err, activities.TypeTrackingUnavailable) || !strings.Contains(message(err), "given up after 10m0s: mlflow at http://host") {
 		t.Errorf("error = %v, want %s after 10m0s, naming the server", err, activities.TypeTrackingUnavailable)
 	}
+	require.Empty(t, w.closed, "nothing can be closed while the server is away")
 }
 
 func TestCancelKillsTheRun(t *testing.T) {

@@ -63,10 +63,12 @@ func newRun(ctx workflow.Context) (*run, error) {
 func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 	var plan activities.PlanResult
 	err := workflow.ExecuteActivity(quick(ctx, "plan"), cpuActivity.Plan, activities.PlanInput{Recipe: raw, Run: r.id, StartTime: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}).Get(ctx, &plan)
-	r.mlflow = !hasType(err, activities.TypeInvalidRecipe) && !hasType(err, activities.TypeForkByReset)
 	if err != nil {
+		// Whatever Plan opened before a server went away, the reconciliation closes; a bad recipe opens nothing.
+		r.mlflow = !hasType(err, activities.TypeInvalidRecipe) && !hasType(err, activities.TypeForkByReset) && !isOutage(err)
 		return unreachable(err)
 	}
+	r.mlflow = true
 	r.id, r.recipe, r.searchAttrs = plan.Run, plan.Recipe, plan.SearchAttributes
 	r.microStep = plan.Recipe.Train.BatchSize
 	r.result = Result{MLflowRunID: plan.Run.MLflowRunID, MLflowRunURL: plan.RunURL, ExperimentID: plan.Run.ExperimentID, Epochs: []Epoch{}}
@@ -77,12 +79,16 @@ func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 	return r.remember(ctx)
 }
 
+// isOutage reports whether err says that store or tracking server could not be reached.
+func isOutage(err error) bool {
+	return hasType(err, activities.TypeTrackingUnavailable) || hasType(err, activities.TypeStoreUnavailable)
+}
+
 // unreachable says of an outage that outlasted Plan's retries how long it was waited for.
 func unreachable(err error) error {
-	for _, kind := range []string{activities.TypeTrackingUnavailable, activities.TypeStoreUnavailable} {
-		if hasType(err, kind) {
-			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("given up after %s: %s", startTimeout, message(err)), kind, nil)
-		}
+	var app *temporal.ApplicationError
+	if isOutage(err) && errors.As(err, &app) {
+		return temporal.NewNonRetryableApplicationError(fmt.Sprintf("given up after %s: %s", startTimeout, app.Message()), app.Type(), nil)
 	}
 	return err
 }
