@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +13,17 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// unavailable reports whether the server may answer if asked again: the stack restarts it when it dies.
-func unavailable(err error) bool {
-	var away *serviceerror.Unavailable
-	var late *serviceerror.DeadlineExceeded
-	return errors.As(err, &away) || errors.As(err, &late)
+// transient reports whether the server may answer if asked again: the stack restarts it when it dies, and an overloaded one
+// is late or even takes its own namespace for missing.
+func transient(err error) bool {
+	var (
+		away    *serviceerror.Unavailable
+		late    *serviceerror.DeadlineExceeded
+		busy    *serviceerror.ResourceExhausted
+		nowhere *serviceerror.NamespaceNotFound
+	)
+	return errors.As(err, &away) || errors.As(err, &late) || errors.As(err, &busy) || errors.As(err, &nowhere) ||
+		errors.Is(err, context.DeadlineExceeded)
 }
 
 // printFailure says plainly why a workflow did not complete: in which activity, of what type, the message, the details.

@@ -84,7 +84,7 @@ func (f *follower) toTheEnd(ctx context.Context) error {
 		return err
 	}
 	var res result
-	err := f.client.GetWorkflow(ctx, f.id, "").Get(ctx, &res)
+	err := f.result(ctx, &res)
 	if err != nil {
 		printFailure(f.out, err)
 	} else {
@@ -97,13 +97,30 @@ func (f *follower) toTheEnd(ctx context.Context) error {
 	return nil
 }
 
+// result decodes what the closed workflow returned.
+func (f *follower) result(ctx context.Context, into any) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		err := f.client.GetWorkflow(ctx, f.id, "").Get(ctx, into)
+		if err == nil || !transient(err) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // wait shows what the workflow is doing until it is closed.
 func (f *follower) wait(ctx context.Context) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
 		d, err := f.client.DescribeWorkflow(ctx, f.id, "")
-		if err != nil && ctx.Err() == nil && !unavailable(err) {
+		if err != nil && ctx.Err() == nil && !transient(err) {
 			return fmt.Errorf("local: follow %s: %w", f.id, err)
 		}
 		if err == nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +16,7 @@ import (
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
+	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
@@ -203,6 +206,25 @@ func TestVerbs(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"nonsense"}); code != 2 {
 		t.Errorf("an unknown verb gives status %d, want 2", code)
+	}
+}
+
+func TestTransient(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{serviceerror.NewUnavailable("connection refused"), true},
+		{fmt.Errorf("describe: %w", serviceerror.NewDeadlineExceeded("late")), true},
+		{serviceerror.NewNamespaceNotFound("default"), true},
+		{context.DeadlineExceeded, true},
+		{context.Canceled, false},
+		{serviceerror.NewNotFound("no such workflow"), false},
+		{temporal.NewNonRetryableApplicationError("x", "InvalidRecipe", nil), false},
+	} {
+		if got := transient(tt.err); got != tt.want {
+			t.Errorf("transient(%v) = %t, want %t", tt.err, got, tt.want)
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func (a *app) validateVerb(ctx context.Context, args []string) error {
 		return err
 	}
 	var frozen json.RawMessage
-	if err := f.client.GetWorkflow(ctx, f.id, "").Get(ctx, &frozen); err != nil {
+	if err := f.result(ctx, &frozen); err != nil {
 		printFailure(f.out, err)
 		return errQuiet
 	}

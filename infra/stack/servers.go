@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sys/unix"
 
@@ -127,8 +128,9 @@ func httpProbe(url string) func(context.Context, time.Time) error {
 // localHTTP goes to 127.0.0.1 only, and thus through no proxy.
 var localHTTP = &http.Client{Transport: &http.Transport{}}
 
+// probeTemporal asks for the namespace, which the dev server makes a moment after it answers.
 func (s *Stack) probeTemporal(ctx context.Context, _ time.Time) error {
-	_, err := s.client.CheckHealth(ctx, nil)
+	_, err := s.client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: client.DefaultNamespace})
 	return err
 }
 
