@@ -20,6 +20,7 @@ type matcher struct {
 	byFirst [256][]*added // by the first byte, longest first
 	only    int           // the one first byte, -1 if there are several
 	empty   bool
+	longest int // bytes of a pattern
 }
 
 func newMatcher(tokens []*added) *matcher {
@@ -35,6 +36,7 @@ func newMatcher(tokens []*added) *matcher {
 			m.only = -1
 		}
 		m.empty = false
+		m.longest = max(m.longest, len(t.pattern))
 		m.byFirst[first] = append(m.byFirst[first], t)
 	}
 	for _, list := range m.byFirst {

@@ -3,7 +3,7 @@ package tokenizer
 import (
 	"cmp"
 	"slices"
-	"unicode/utf8"
+	"sync"
 )
 
 // span is a range of bytes of the text.
@@ -27,10 +27,13 @@ type normalizing struct {
 	emit func(normalRune)
 
 	run     []decomposed // from a starter on, not sorted yet
-	sources []span       // of the runes that have not been used up by what was emitted
-	last    span         // the last one that was
+	sources []span       // of the runes of which the run is made
+	last    span         // the last one that was given to a rune
 	buf     []rune
 }
+
+// maxRun bounds the memory for marks in a row. Unicode's stream-safe format, for comparison, has at most 30.
+const maxRun = 1 << 14
 
 // decomposed is a rune of the run. It is added if it is not the first of its decomposition.
 type decomposed struct {
@@ -43,7 +46,7 @@ type decomposed struct {
 func (n *bertNormalizer) normalize(text string, base, end int, emit func(normalRune), done func() bool) {
 	w := normalizing{bertNormalizer: n, emit: emit}
 	for i := base; i < end && !done(); {
-		r, size := utf8.DecodeRuneInString(text[i:end])
+		r, size := nextRune(text[i:end])
 		w.add(r, span{i, i + size})
 		i += size
 	}
@@ -79,7 +82,7 @@ func (w *normalizing) decompose(r rune, at span) {
 	w.buf = w.unicode.decompose(w.buf[:0], r)
 	for i, d := range w.buf {
 		class := w.unicode.class(d)
-		if class == 0 {
+		if class == 0 || len(w.run) >= maxRun {
 			w.flush()
 		}
 		if i == 0 {
@@ -92,10 +95,14 @@ func (w *normalizing) decompose(r rune, at span) {
 // flush sorts the run and passes it on. Hugging Face tells apart added and replaced runes only, so after sorting the
 // places go to whichever runes now stand there, not to those that they came from.
 func (w *normalizing) flush() {
-	slices.SortStableFunc(w.run, func(a, b decomposed) int { return cmp.Compare(a.class, b.class) })
+	if len(w.run) > 1 {
+		slices.SortStableFunc(w.run, func(a, b decomposed) int { return cmp.Compare(a.class, b.class) })
+	}
+	used := 0
 	for _, d := range w.run {
 		if !d.added {
-			w.last, w.sources = w.sources[0], w.sources[1:]
+			w.last = w.sources[used]
+			used++
 		}
 		if !w.unicode.is(d.r, isMark) {
 			w.finish(d.r, w.last)
@@ -106,13 +113,11 @@ func (w *normalizing) flush() {
 
 // finish lowers the rune and emits it.
 func (w *normalizing) finish(r rune, at span) {
-	if w.lower {
-		if lower, ok := w.unicode.lower[r]; ok {
-			for _, l := range lower {
-				w.emit(normalRune{l, at})
-			}
-			return
+	if w.lower && w.unicode.is(r, isUpper) {
+		for _, l := range w.unicode.lower[r] {
+			w.emit(normalRune{l, at})
 		}
+		return
 	}
 	w.emit(normalRune{r, at})
 }
@@ -137,8 +142,29 @@ type bertTable struct {
 	expansions []string
 }
 
-// table runs the slow path on each code point that does not simply become part of a word.
+// bertTables has the table of each normalizer that there can be, made when it is first asked for.
+var bertTables = func() (all [16]func() *bertTable) {
+	for i := range all {
+		all[i] = sync.OnceValue(func() *bertTable {
+			n := bertNormalizer{clean: i&1 != 0, cjk: i&2 != 0, strip: i&4 != 0, lower: i&8 != 0, unicode: loadUnicode()}
+			return n.newTable()
+		})
+	}
+	return all
+}()
+
 func (n *bertNormalizer) table() *bertTable {
+	i := 0
+	for bit, set := range []bool{n.clean, n.cjk, n.strip, n.lower} {
+		if set {
+			i |= 1 << bit
+		}
+	}
+	return bertTables[i]()
+}
+
+// newTable runs the slow path on each code point that does not simply become part of a word.
+func (n *bertNormalizer) newTable() *bertTable {
 	t := &bertTable{}
 	for page, properties := range n.unicode.properties.pages {
 		for low, p := range properties {
@@ -146,12 +172,6 @@ func (n *bertNormalizer) table() *bertTable {
 				n.tabulate(t, rune(page<<8|low))
 			}
 		}
-	}
-	for r := range n.unicode.lower {
-		n.tabulate(t, r)
-	}
-	for r := range n.unicode.nfd {
-		n.tabulate(t, r)
 	}
 	for r := rune(hangulFirst); r <= hangulLast && n.strip; r++ {
 		n.tabulate(t, r)

@@ -81,17 +81,22 @@ type merging struct {
 	before, after []int32 // of two windows
 }
 
-// appendIDs appends the ids of text, which is valid UTF-8.
+// appendIDs appends the ids of text. What is not UTF-8 is replaced word by word.
 func (m *byteBPE) appendIDs(dst []int32, text string, limit int) []int32 {
 	s, _ := m.scratch.Get().(*merging)
 	defer m.scratch.Put(s)
 	text = m.prefixed(text)
+	valid := utf8.ValidString(text)
 	for len(text) > 0 && len(dst) < limit {
 		n := len(text)
 		if m.useRegex {
 			n = m.split.word(text)
 		}
-		dst = m.appendWord(dst, text[:n], limit, s)
+		word := text[:n]
+		if !valid {
+			word = replaceInvalid(word)
+		}
+		dst = m.appendWord(dst, word, limit, s)
 		text = text[n:]
 	}
 	return dst

@@ -53,7 +53,7 @@ func (s *byteSplitter) class(text string) (class uint32, size int) {
 	if c := text[0]; c < utf8.RuneSelf {
 		return s.ascii[c], 1
 	}
-	r, size := utf8.DecodeRuneInString(text)
+	r, size := nextRune(text)
 	return s.properties.at(r) & charClass, size
 }
 

@@ -70,7 +70,7 @@ type sequence struct {
 
 func (t *Tokenizer) sequence(text string, limit int) sequence {
 	valid := replaceInvalid(text)
-	tokens := t.appendTokens(nil, valid, limit)
+	tokens := t.appendTokens(nil, valid, limit, math.MaxInt)
 	if t.post.trim {
 		for i := range tokens {
 			t.trim(valid, &tokens[i], i == 0)
@@ -157,15 +157,16 @@ func (e *Encoding) cut(n int) {
 	e.SpecialTokenMask, e.AttentionMask = e.SpecialTokenMask[:n], e.AttentionMask[:n]
 }
 
-// appendTokens appends the tokens of a text without special tokens, until there are limit of them or a few more.
-func (t *Tokenizer) appendTokens(dst []token, text string, limit int) []token {
+// appendTokens appends the tokens of a text without special tokens, until there are limit of them or a few more. chunk is
+// that of appendNormalized.
+func (t *Tokenizer) appendTokens(dst []token, text string, limit, chunk int) []token {
 	outer := splitter{matcher: t.raw, text: text}
 	for p, ok := outer.cut(); ok && len(dst) < limit; p, ok = outer.cut() {
 		switch {
 		case p.token != nil:
 			dst = append(dst, token{p.token.id, nextWord(dst), text[p.start:p.end], p.span})
 		case t.normalizer != nil && !t.normalized.empty:
-			dst = t.appendNormalized(dst, text, p.span, limit)
+			dst = t.appendNormalized(dst, text, p.span, limit, chunk)
 		default:
 			dst = t.appendPiece(dst, text, p.span, limit)
 		}
@@ -185,32 +186,4 @@ func (t *Tokenizer) appendPiece(dst []token, text string, at span, limit int) []
 		}
 	}
 	return dst
-}
-
-// appendNormalized looks for added tokens in the normalized text, which for this has to be there as a whole.
-func (t *Tokenizer) appendNormalized(dst []token, text string, at span, limit int) []token {
-	var runes []normalRune
-	var s strings.Builder
-	var ends []int // of each rune in s
-	t.normalizer.normalize(text, at.start, at.end, func(n normalRune) {
-		s.WriteRune(n.r)
-		runes, ends = append(runes, n), append(ends, s.Len())
-	}, func() bool { return false })
-	w, _ := t.model.(*wordPiece)
-	a := wordAligner{wordPiece: w, dst: dst, limit: limit}
-	i := 0
-	inner := splitter{matcher: t.normalized, text: s.String()}
-	for p, ok := inner.cut(); ok && !a.full(); p, ok = inner.cut() {
-		first := i
-		for ; i < len(runes) && ends[i] <= p.end; i++ {
-			if p.token == nil {
-				a.add(runes[i])
-			}
-		}
-		a.end()
-		if p.token != nil && i > first {
-			a.dst = append(a.dst, token{p.token.id, nextWord(a.dst), inner.text[p.start:p.end], span{runes[first].start, runes[i-1].end}})
-		}
-	}
-	return a.dst
 }

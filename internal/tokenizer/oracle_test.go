@@ -197,9 +197,9 @@ func TestOracleSMS(t *testing.T) {
 			texts := smsTexts(t)
 			path := v.path(t)
 			o, tok := startOracle(t), load(t, path)
-			for _, maxLength := range []int{0, 128, 16} {
-				compare(t, o, tok, path, texts, maxLength)
-			}
+			compare(t, o, tok, path, texts, 128)
+			compare(t, o, tok, path, texts[:len(texts)/10], 0)
+			compare(t, o, tok, path, texts[:len(texts)/10], 16)
 			t.Logf("%d messages", len(texts))
 		})
 	}

@@ -75,7 +75,7 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string, maxLength int) []int32 {
 	if maxLength > 0 {
 		limit = max(len(dst), start+maxLength-len(t.suffix))
 	}
-	dst = t.appendText(dst, replaceInvalid(text), limit)
+	dst = t.appendText(dst, text, limit)
 	if len(dst) > limit {
 		dst = dst[:limit]
 	}
@@ -89,7 +89,8 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string, maxLength int) []int32 {
 // appendText appends the ids of a text without special tokens.
 func (t *Tokenizer) appendText(dst []int32, text string, limit int) []int32 {
 	if !t.normalized.empty && t.normalizer != nil {
-		for _, token := range t.appendTokens(nil, text, limit-len(dst)) {
+		const chunk = 4096
+		for _, token := range t.appendTokens(nil, text, limit-len(dst), chunk) {
 			dst = append(dst, token.id)
 		}
 		return dst

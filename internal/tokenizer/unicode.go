@@ -26,13 +26,15 @@ const (
 	isLetter // \p{L}
 	isNumber // \p{N}
 	isBlanks // \s of the regular expression
+	isUpper  // has another lower case
+	isJoined // has a decomposition
 
 	classShift = 16
 )
 
 var propertyNames = map[string]uint32{
 	"control": isControl, "blank": isBlank, "space": isSpace, "punct": isPunct, "cjk": isCJK, "mark": isMark,
-	"letter": isLetter, "number": isNumber, "blanks": isBlanks,
+	"letter": isLetter, "number": isNumber, "blanks": isBlanks, "lower": isUpper, "nfd": isJoined,
 }
 
 // runeTable holds a number for each code point, in pages of 256 of which equal ones are shared.
@@ -112,13 +114,12 @@ func (u *unicodeData) add(section, item string) {
 		flag = uint32(n) << classShift
 	}
 	for r, end := hex(first), hex(last); r <= end; r += step {
+		*u.properties.slot(r) |= flag
 		switch section {
 		case "lower":
 			u.lower[r] = mapped(to, r-hex(first))
 		case "nfd":
 			u.nfd[r] = mapped(to, r-hex(first))
-		default:
-			*u.properties.slot(r) |= flag
 		}
 	}
 }
@@ -152,9 +153,6 @@ const (
 
 // decompose appends the canonical decomposition of r.
 func (u *unicodeData) decompose(dst []rune, r rune) []rune {
-	if r < 0xc0 { // the first that has one
-		return append(dst, r)
-	}
 	if hangulFirst <= r && r <= hangulLast {
 		s := r - hangulFirst
 		dst = append(dst, leadFirst+s/(vowels*tails), vowelFirst+s/tails%vowels)
@@ -163,8 +161,8 @@ func (u *unicodeData) decompose(dst []rune, r rune) []rune {
 		}
 		return dst
 	}
-	if d, ok := u.nfd[r]; ok {
-		return append(dst, d...)
+	if u.is(r, isJoined) {
+		return append(dst, u.nfd[r]...)
 	}
 	return append(dst, r)
 }

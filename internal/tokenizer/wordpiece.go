@@ -63,7 +63,7 @@ func (w *wordPiece) appendIDs(dst []int32, text string, limit int) []int32 {
 		}
 		r, size := rune(text[i]), 1
 		if r >= utf8.RuneSelf {
-			r, size = utf8.DecodeRuneInString(text[i:])
+			r, size = nextRune(text[i:])
 		}
 		i += size
 		e := w.table.at(r)
