@@ -20,16 +20,16 @@ const maxFile = 256 << 20
 
 // UnsupportedError says which part of a tokenizer.json this package does not do exactly, or cannot make sense of.
 type UnsupportedError struct {
-	File    string
-	Path    string // in the JSON, such as model.type
-	Problem string // what is there, and what could be
+	File      string
+	Component string // its path in the JSON, such as model.type
+	Problem   string // what is there, and what could be
 }
 
 func (e *UnsupportedError) Error() string {
-	if e.Path == "" {
+	if e.Component == "" {
 		return fmt.Sprintf("%s: %s", e.File, e.Problem)
 	}
-	return fmt.Sprintf("%s: %s: %s", e.File, e.Path, e.Problem)
+	return fmt.Sprintf("%s: %s: %s", e.File, e.Component, e.Problem)
 }
 
 // section is an object of the JSON. The first thing that is wrong in any of them is kept in its failure.
@@ -44,7 +44,7 @@ type failure struct{ err *UnsupportedError }
 // fail keeps the first problem.
 func (s section) fail(key, format string, args ...any) {
 	if s.err == nil {
-		s.err = &UnsupportedError{Path: printable(s.at(key)), Problem: fmt.Sprintf(format, args...)}
+		s.err = &UnsupportedError{Component: printable(s.at(key)), Problem: fmt.Sprintf(format, args...)}
 	}
 }
 

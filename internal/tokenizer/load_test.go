@@ -104,7 +104,7 @@ func TestUnsupported(t *testing.T) {
 			if !errors.As(err, &bad) {
 				t.Fatalf("got %v, want an *UnsupportedError", err)
 			}
-			if bad.File != path || bad.Path != tt.path || !strings.Contains(bad.Problem, tt.names) {
+			if bad.File != path || bad.Component != tt.path || !strings.Contains(bad.Problem, tt.names) {
 				t.Errorf("got %+v, want %s at %s", *bad, tt.names, tt.path)
 			}
 			if msg := err.Error(); !strings.HasPrefix(msg, path) || strings.Contains(msg, "\n") || len(msg) > len(path)+300 {
