@@ -7,11 +7,7 @@ import "strings"
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	var tokens []string
 	for _, id := range ids {
-		content, ok := t.byID[id]
-		if a := t.added[id]; a != nil {
-			content, ok = a.pattern, true
-		}
-		if ok && !(skipSpecial && t.special[content]) {
+		if content, ok := t.content(id); ok && !(skipSpecial && t.special[content]) {
 			tokens = append(tokens, content)
 		}
 	}
@@ -21,12 +17,13 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	return t.decoder.Decode(tokens)
 }
 
-// content is the token of an id, "" if there is none.
-func (t *Tokenizer) content(id int32) string {
+// content is the token of an id as it is decoded: an added token that is normalized is given normalized.
+func (t *Tokenizer) content(id int32) (token string, ok bool) {
 	if a := t.added[id]; a != nil {
-		return a.Content
+		return a.pattern, true
 	}
-	return t.byID[id]
+	token, ok = t.byID[id]
+	return token, ok
 }
 
 // byteDecoder is Hugging Face's ByteLevel decoder. sugarme's turns characters outside the byte alphabet into others.

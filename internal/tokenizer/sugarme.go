@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sugarme/tokenizer"
+	"github.com/sugarme/tokenizer/normalizer"
 )
 
 // Sugarme returns the tokenizer behind sugarme's own type, for code that is written to it: model, template and decoder
@@ -18,6 +20,7 @@ import (
 // panics on anything else.
 func (t *Tokenizer) Sugarme() *tokenizer.Tokenizer {
 	s := tokenizer.NewTokenizer(Model{t})
+	s.WithPreTokenizer(withTokens{Model{t}})
 	if t.post.template != nil {
 		s.WithPostProcessor(t.post.template)
 	}
@@ -41,6 +44,23 @@ func (m Model) Tokenize(text string) ([]tokenizer.Token, error) {
 	return out, nil
 }
 
+// withTokens is a pre-tokenizer that leaves nothing to do: it brings the tokens along, and leaves out text that has none,
+// for which sugarme would end the process.
+type withTokens struct{ Model }
+
+// PreTokenize tokenizes.
+func (m withTokens) PreTokenize(text *tokenizer.PreTokenizedString) (*tokenizer.PreTokenizedString, error) {
+	var err error
+	text = text.Split(func(_ int, part *normalizer.NormalizedString) []tokenizer.SplitIdx {
+		tokens, e := m.Tokenize(part.GetNormalized())
+		if err = errors.Join(err, e); len(tokens) == 0 {
+			return nil
+		}
+		return []tokenizer.SplitIdx{{Normalized: part, Tokens: tokens}}
+	})
+	return text, err
+}
+
 // TokenToId returns the id of a token, added ones included.
 func (m Model) TokenToId(token string) (id int, ok bool) {
 	for _, a := range m.t.added {
@@ -57,8 +77,7 @@ func (m Model) IdToToken(id int) (token string, ok bool) {
 	if id < 0 || id > math.MaxInt32 {
 		return "", false
 	}
-	token = m.t.content(int32(id))
-	return token, token != ""
+	return m.t.content(int32(id))
 }
 
 // GetVocab returns a copy of the vocabulary, added tokens included.
