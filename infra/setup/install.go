@@ -27,14 +27,16 @@ var wheelPlatform = []string{
 // completeMark is written last into what cannot be moved into place, as Python environments cannot.
 const completeMark = ".complete"
 
-// installLibtorch unzips the wheels side by side into one folder: their libraries find each other from there.
+// installLibtorch unzips the wheels side by side into one folder, where their libraries find each other, and adds what
+// compiling against them and using a GPU take.
 func (s *session) installLibtorch(ctx context.Context, dest string) error {
-	return s.installDir(dest, func(tmp string) error {
-		if err := s.unzipWheels(ctx, libtorchWheels, tmp); err != nil {
+	if !libtorchWhole(dest) {
+		unzip := func(tmp string) error { return s.unzipWheels(ctx, libtorchWheels, tmp) }
+		if err := s.installDir(dest, unzip); err != nil {
 			return err
 		}
-		return libtorch.Install(tmp)
-	})
+	}
+	return errors.Join(libtorch.Install(dest), libtorch.BuildPlugin(ctx, dest))
 }
 
 // libtorchWhole reports whether every wheel of the list was unzipped into dir. A wheel's RECORD is its last file.

@@ -51,10 +51,14 @@ func (s *session) items() ([]item, Paths, error) {
 		Assets:    assets,
 	}
 	model, mails := filepath.Join(assets, modelName), filepath.Join(assets, mailsName)
+	libtorchNeeds, libtorchDisk := "545 MB from PyPI", int64(2*gib)
+	if libtorchWhole(p.Libtorch) { // only the plugin's source has changed
+		libtorchNeeds, libtorchDisk = "its CUDA plugin, compiled", 0
+	}
 	items := []item{
 		{
-			name: "libtorch " + libtorch.Version, needs: "545 MB from PyPI", disk: 2 * gib,
-			done:    func() bool { return libtorchWhole(p.Libtorch) },
+			name: "libtorch " + libtorch.Version, needs: libtorchNeeds, disk: libtorchDisk,
+			done:    func() bool { return libtorchWhole(p.Libtorch) && exists(libtorch.PluginPath(p.Libtorch)) },
 			install: func(ctx context.Context) error { return s.installLibtorch(ctx, p.Libtorch) },
 		},
 		{
