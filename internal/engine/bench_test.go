@@ -17,10 +17,7 @@ import (
 //	DURATUNE_BENCH_MODEL=… DURATUNE_BENCH_ROWS=… go test -tags torch -run - -bench . ./internal/engine
 func benchSetup(b *testing.B, precision string, batch int) (*Engine, []train.Batch) {
 	b.Helper()
-	dir, file := os.Getenv("DURATUNE_BENCH_MODEL"), os.Getenv("DURATUNE_BENCH_ROWS")
-	if dir == "" || file == "" {
-		b.Skip("DURATUNE_BENCH_MODEL and DURATUNE_BENCH_ROWS are not set")
-	}
+	dir, batches := benchInputs(b, batch)
 	e, err := open(b.Context(), train.Spec{
 		ModelDir: dir, Labels: []string{"ham", "spam"}, MaxLength: 128, Padding: "longest", BatchSize: batch, Precision: precision,
 		Seed: 42, AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
@@ -29,7 +26,16 @@ func benchSetup(b *testing.B, precision string, batch int) (*Engine, []train.Bat
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { e.Close() })
-	return e, readRows(b, file, batch)
+	return e, batches
+}
+
+func benchInputs(b *testing.B, batch int) (dir string, batches []train.Batch) {
+	b.Helper()
+	dir, file := os.Getenv("DURATUNE_BENCH_MODEL"), os.Getenv("DURATUNE_BENCH_ROWS")
+	if dir == "" || file == "" {
+		b.Skip("DURATUNE_BENCH_MODEL and DURATUNE_BENCH_ROWS are not set")
+	}
+	return dir, readRows(b, file, batch)
 }
 
 // readRows groups encoded rows into batches.

@@ -36,8 +36,15 @@ type Engine struct {
 
 var _ train.OpenFunc = Open
 
-// Open reads a model folder and makes an engine for it. It satisfies train.OpenFunc.
+// Open reads a model folder and makes an engine for it, on a GPU where there is one. It satisfies train.OpenFunc.
 func Open(ctx context.Context, spec train.Spec) (train.Engine, error) {
+	if useGPU() {
+		g, err := openGPU(ctx, spec, 0)
+		if err != nil {
+			return nil, err
+		}
+		return g, nil
+	}
 	e, err := open(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -45,20 +52,29 @@ func Open(ctx context.Context, spec train.Spec) (train.Engine, error) {
 	return e, nil
 }
 
-func open(ctx context.Context, spec train.Spec) (*Engine, error) {
-	precision, err := checkSpec(&spec)
+// readSpec checks a spec with its model's config, and resolves the precision for a CPU.
+func readSpec(spec *train.Spec) (model.Config, string, error) {
+	precision, err := checkSpec(spec)
 	if err != nil {
-		return nil, err
+		return model.Config{}, "", err
 	}
 	config, err := model.ReadConfig(spec.ModelDir)
 	if err != nil {
-		return nil, err
+		return model.Config{}, "", err
 	}
 	if spec.MaxLength > config.MaxLength() {
-		return nil, &train.ConfigError{
+		return model.Config{}, "", &train.ConfigError{
 			File: filepath.Join(spec.ModelDir, "config.json"), Field: "max_position_embeddings",
 			Problem: fmt.Sprintf("has room for %d tokens, the recipe's max_length is %d", config.MaxLength(), spec.MaxLength),
 		}
+	}
+	return config, precision, nil
+}
+
+func open(ctx context.Context, spec train.Spec) (*Engine, error) {
+	config, precision, err := readSpec(&spec)
+	if err != nil {
+		return nil, err
 	}
 	cores := runtime.GOMAXPROCS(0) // honours the container's quota
 	thread, err := torch.NewThread(cores)
@@ -162,14 +178,14 @@ func (e *Engine) Close() error {
 }
 
 // checkRows refuses sequences that the model cannot take, naming the row.
-func (e *Engine) checkRows(inputs [][]int32, name func(i int) string) error {
+func checkRows(spec train.Spec, config model.Config, inputs [][]int32, name func(i int) string) error {
 	for i, seq := range inputs {
-		if len(seq) < 1 || len(seq) > e.spec.MaxLength {
-			return fmt.Errorf("engine: %s: %d tokens, want 1 to %d", name(i), len(seq), e.spec.MaxLength)
+		if len(seq) < 1 || len(seq) > spec.MaxLength {
+			return fmt.Errorf("engine: %s: %d tokens, want 1 to %d", name(i), len(seq), spec.MaxLength)
 		}
 		for _, id := range seq {
-			if id < 0 || int(id) >= e.config.Vocab {
-				return fmt.Errorf("engine: %s: token id %d is outside the model's vocabulary of %d", name(i), id, e.config.Vocab)
+			if id < 0 || int(id) >= config.Vocab {
+				return fmt.Errorf("engine: %s: token id %d is outside the model's vocabulary of %d", name(i), id, config.Vocab)
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func steps(t *testing.T, g *golden, e *Engine, from, to int) []train.StepStats {
 }
 
 // snap writes a snapshot to files and opens them.
-func snap(t *testing.T, e *Engine) (weights, optimizer *safetensors.File) {
+func snap(t *testing.T, e train.Engine) (weights, optimizer *safetensors.File) {
 	t.Helper()
 	s, err := e.Snapshot(t.Context())
 	if err != nil {
@@ -98,7 +98,7 @@ func snap(t *testing.T, e *Engine) (weights, optimizer *safetensors.File) {
 }
 
 // digest is the SHA-256 of weights and moments.
-func digest(t *testing.T, e *Engine) string {
+func digest(t *testing.T, e train.Engine) string {
 	t.Helper()
 	h := sha256.New()
 	w, o := snap(t, e)

@@ -17,7 +17,7 @@ const evalTokens = 1024
 
 // Logits runs the model in evaluation mode, long sequences first, and returns the results in the order of inputs.
 func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
-	if err := e.checkRows(inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
+	if err := checkRows(e.spec, e.config, inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
 		return nil, err
 	}
 	order := make([]int, len(inputs))

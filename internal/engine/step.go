@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/torch"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -23,16 +24,8 @@ func (e *Engine) Step(ctx context.Context, step int64, lr float64, b train.Batch
 	if e.spec.Inference {
 		return errInference
 	}
-	if len(b.InputIDs) == 0 || len(b.Labels) != len(b.InputIDs) || len(b.Rows) != len(b.InputIDs) {
-		return fmt.Errorf("engine: step %d: %d sequences, %d labels, %d rows", step, len(b.InputIDs), len(b.Labels), len(b.Rows))
-	}
-	if err := e.checkRows(b.InputIDs, func(i int) string { return fmt.Sprintf("row %d", b.Rows[i]) }); err != nil {
+	if err := checkBatch(e.spec, e.config, step, b); err != nil {
 		return err
-	}
-	for i, label := range b.Labels {
-		if label < 0 || label >= int64(len(e.spec.Labels)) {
-			return fmt.Errorf("engine: row %d: label %d, want 0 to %d", b.Rows[i], label, len(e.spec.Labels)-1)
-		}
 	}
 	if e.frozen {
 		nan := float32(math.NaN())
@@ -40,6 +33,22 @@ func (e *Engine) Step(ctx context.Context, step int64, lr float64, b train.Batch
 		return nil
 	}
 	return e.thread.Do(ctx, func() error { return e.step(step, lr, b) })
+}
+
+// checkBatch refuses what the model cannot take, naming the row.
+func checkBatch(spec train.Spec, config model.Config, step int64, b train.Batch) error {
+	if len(b.InputIDs) == 0 || len(b.Labels) != len(b.InputIDs) || len(b.Rows) != len(b.InputIDs) {
+		return fmt.Errorf("engine: step %d: %d sequences, %d labels, %d rows", step, len(b.InputIDs), len(b.Labels), len(b.Rows))
+	}
+	if err := checkRows(spec, config, b.InputIDs, func(i int) string { return fmt.Sprintf("row %d", b.Rows[i]) }); err != nil {
+		return err
+	}
+	for i, label := range b.Labels {
+		if label < 0 || label >= int64(len(spec.Labels)) {
+			return fmt.Errorf("engine: row %d: label %d, want 0 to %d", b.Rows[i], label, len(spec.Labels)-1)
+		}
+	}
+	return nil
 }
 
 func (e *Engine) step(step int64, lr float64, b train.Batch) error {
