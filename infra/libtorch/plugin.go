@@ -44,7 +44,8 @@ func BuildPlugin(ctx context.Context, root string) error {
 		`-DDURATUNE_PLUGIN_HASH="`+PluginHash()+`"`, "-I"+filepath.Join(torch, "include"),
 		"-I"+filepath.Join(torch, "include", "torch", "csrc", "api", "include"), "-I"+filepath.Join(cuda, "include"), source, "-o", tmp,
 		"-L"+filepath.Join(torch, "lib"), "-L"+filepath.Join(cuda, "lib"), "-lc10", "-lc10_cuda", "-ltorch_cpu", "-ltorch_cuda",
-		"-l:libcudart.so.13", "-Wl,--unresolved-symbols=ignore-in-shared-libs")
+		"-l:libcudart.so.13", "-Wl,--unresolved-symbols=ignore-in-shared-libs",
+		"-Wl,-rpath,$ORIGIN/../torch/lib", "-Wl,-rpath,$ORIGIN/../nvidia/cu13/lib") // where it finds NVRTC
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("libtorch: build the CUDA plugin: %w\n%s", err, out)
 	}

@@ -75,7 +75,7 @@ func pluginPath() (string, error) {
 		return "", fmt.Errorf("torch: CUDA plugin %s: want an absolute path in DURATUNE_CUDA_PLUGIN: %w", path, train.ErrNoLibtorch)
 	}
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("torch: CUDA plugin: %v; run the set-up, or name it in DURATUNE_CUDA_PLUGIN: %w", err, train.ErrNoLibtorch)
+		return "", fmt.Errorf("torch: CUDA plugin: %w; run the set-up, or name it in DURATUNE_CUDA_PLUGIN: %w", err, train.ErrNoLibtorch)
 	}
 	return path, nil
 }
