@@ -85,6 +85,7 @@ var rules = []rule{
 	{kind: TypeModelIncompatible, match: as[*train.ConfigError]},
 	{kind: TypeModelIncompatible, match: as[*tokenizer.UnsupportedError]},
 	{kind: TypeModelIncompatible, match: as[*modelError]},
+	{kind: TypeModelIncompatible, match: as[*labelsError]},
 	{kind: TypeDatasetInvalid, match: as[*dataset.RowError]},
 	{kind: TypeDatasetInvalid, match: as[*dataset.SourceError]},
 	{kind: TypeDatasetInvalid, match: as[*hub.Error]},

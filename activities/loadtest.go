@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/loadtest"
+	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
-	"github.com/duratune/duratune/internal/tokenizer"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -66,7 +66,7 @@ func (g *GPU) LoadTest(ctx context.Context, in LoadTestInput) (res LoadTestResul
 	if err != nil {
 		return res, err
 	}
-	defer m.engine.Close()
+	defer m.Close()
 	if err := g.compare(ctx, in, m, &res); err != nil || len(res.Reasons) > 0 {
 		return res, err
 	}
@@ -77,43 +77,41 @@ func (g *GPU) LoadTest(ctx context.Context, in LoadTestInput) (res LoadTestResul
 	return res, nil
 }
 
-// servedModel is a logged model, loaded. Requests take turns: an engine serves one goroutine at a time.
+// servedModel answers requests in turns: a classifier serves one goroutine at a time.
 type servedModel struct {
-	mu        sync.Mutex
-	engine    train.Engine
-	tokenizer *tokenizer.Tokenizer
-	maxLength int
+	*classifier.Classifier
+	mu sync.Mutex
 }
 
 // predict classifies one text.
 func (m *servedModel) predict(ctx context.Context, text string) error {
-	ids := m.tokenizer.AppendIDs(nil, text, m.maxLength)
+	ids := m.Encode(text)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, err := m.engine.Logits(ctx, [][]int32{ids}, nil)
+	_, err := m.Engine.Logits(ctx, [][]int32{ids}, nil)
 	return err
 }
 
 // openLogged downloads the model's files into dir and opens them.
 func (g *GPU) openLogged(ctx context.Context, in LoadTestInput, dir string) (*servedModel, error) {
-	ref, err := g.Tracking.ResolveModelURI(ctx, in.ModelURI)
+	if _, err := g.download(ctx, in.ModelURI, dir); err != nil {
+		return nil, err
+	}
+	c, err := classifier.Open(ctx, dir, g.Open, in.spec(""))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := g.Tracking.DownloadDir(ctx, ref.ArtifactURI, dir, func(int64) { beat(ctx, Heartbeat{Phase: "download " + in.ModelURI}) }); err != nil {
-		return nil, err
-	}
-	tok, err := tokenizer.Load(filepath.Join(dir, "components", "tokenizer", "tokenizer.json"))
+	return &servedModel{Classifier: c}, nil
+}
+
+// download brings the files of a model URI into dir.
+func (g *GPU) download(ctx context.Context, uri, dir string) (mlflow.ModelRef, error) {
+	ref, err := g.Tracking.ResolveModelURI(ctx, uri)
 	if err != nil {
-		return nil, err
+		return ref, err
 	}
-	spec := in.spec(filepath.Join(dir, "model"))
-	spec.Inference, spec.Padding = true, "longest"
-	eng, err := g.Open(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	return &servedModel{engine: eng, tokenizer: tok, maxLength: in.Tokenizer.MaxLength}, nil
+	_, err = g.Tracking.DownloadDir(ctx, ref.ArtifactURI, dir, func(int64) { beat(ctx, Heartbeat{Phase: "download " + uri}) })
+	return ref, err
 }
 
 // compare scores held-out rows with the logged model and looks for differences from what the trained model said.
@@ -130,7 +128,7 @@ func (g *GPU) compare(ctx context.Context, in LoadTestInput, m *servedModel, res
 	inputs, _ := batchOf(tokens)
 	n := min(len(inputs), len(want), compareRows)
 	began := time.Now()
-	got, err := m.engine.Logits(ctx, inputs[:n], func(done int) { g.evaluating(ctx, in.Session, done, n, began) })
+	got, err := m.Engine.Logits(ctx, inputs[:n], func(done int) { g.evaluating(ctx, in.Session, done, n, began) })
 	if err != nil {
 		return err
 	}
@@ -145,7 +143,7 @@ func (g *GPU) compare(ctx context.Context, in LoadTestInput, m *servedModel, res
 			res.MaxScoreDiff = math.Max(res.MaxScoreDiff, math.Abs(p[c]-q[c]))
 		}
 	}
-	limit := scoreTolerance[m.engine.Identity().Precision]
+	limit := scoreTolerance[m.Engine.Identity().Precision]
 	if res.MaxScoreDiff > limit {
 		res.Reasons = append(res.Reasons, fmt.Sprintf("scores of the logged model differ from the trained model's by up to %.2g on %d rows (limit %.2g, %d labels differ)", res.MaxScoreDiff, n, limit, flipped))
 	}

@@ -84,7 +84,7 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	if err != nil {
 		return res, err
 	}
-	if err := c.logModelConfig(ctx, in, dir); err != nil {
+	if err := c.logModelConfig(ctx, in, dir, commit); err != nil {
 		return res, err
 	}
 	folder := Folder{Source: in.Model.Base, Commit: commit, Files: map[string]artifact.Ref{}}

@@ -62,8 +62,9 @@ func buildVersion() string {
 const maxConfigParams = 200
 
 // logModelConfig logs the base model's config as Trainer's callback does: each field a param, under its own name. What
-// the server refuses is left out, since the params are there to be looked at; an outage is an error.
-func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir string) error {
+// the server refuses is left out, since the params are there to be looked at; an outage is an error. The commit that the
+// model was taken at becomes a tag, where there is one.
+func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir, commit string) error {
 	body, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return &modelError{in.Model.Base, "config.json cannot be read: " + err.Error()}
@@ -72,7 +73,11 @@ func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir string
 	if err != nil {
 		return &modelError{in.Model.Base, "config.json: " + err.Error()}
 	}
-	err = c.Tracking.LogBatch(ctx, in.Run.MLflowRunID, mlflow.Batch{Params: values})
+	batch := mlflow.Batch{Params: values}
+	if commit != "" {
+		batch.Tags = map[string]string{tagBaseCommit: commit}
+	}
+	err = c.Tracking.LogBatch(ctx, in.Run.MLflowRunID, batch)
 	if errors.Is(err, mlflow.ErrRejected) {
 		c.Logger.Warn("the base model's config was not logged", "error", err)
 		return nil

@@ -144,7 +144,7 @@ func TestLogModelConfig(t *testing.T) {
 	}
 	in := FetchModelInput{Run: r.run, Model: recipe.Model{Base: "file:base"}, Labels: []string{"ham", "spam"}}
 	for range 2 {
-		if err := r.cpu.logModelConfig(t.Context(), in, dir); err != nil {
+		if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,14 +152,17 @@ func TestLogModelConfig(t *testing.T) {
 	if got["vocab_size"] != "30522" || len([]rune(got["many"])) != 6000 {
 		t.Errorf("vocab_size %q, many of %d characters, want it cut to 6000", got["vocab_size"], len([]rune(got["many"])))
 	}
+	if tag := r.mlflow.Runs()[0].Tags["duratune.base_commit"]; tag != "c0ffee" {
+		t.Errorf("tag duratune.base_commit = %q, want c0ffee", tag)
+	}
 	in.Model.Base = "file:other" // changes a param
-	if err := r.cpu.logModelConfig(t.Context(), in, dir); err != nil {
+	if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); err != nil {
 		t.Errorf("refused params are an error: %v", err)
 	}
 	for range 20 {
 		r.mlflow.Inject("log-batch", mlflowtest.Fault{Status: 503, Body: "{}"})
 	}
-	if err := r.cpu.logModelConfig(t.Context(), in, dir); !errors.Is(err, mlflow.ErrUnavailable) {
+	if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); !errors.Is(err, mlflow.ErrUnavailable) {
 		t.Errorf("error = %v, want an outage", err)
 	}
 }

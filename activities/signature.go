@@ -5,9 +5,9 @@ import (
 	"fmt"
 
 	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
-	"github.com/duratune/duratune/internal/train"
 )
 
 // InferSignatureInput is the model and the texts to run through it.
@@ -18,10 +18,7 @@ type InferSignatureInput struct {
 }
 
 // Prediction is one output of the text-classification pipeline.
-type Prediction struct {
-	Label string  `json:"label"`
-	Score float64 `json:"score"` // probability of the label
-}
+type Prediction = classifier.Prediction
 
 // InferSignatureResult is the signature and the outputs it was inferred from.
 type InferSignatureResult struct {
@@ -48,12 +45,7 @@ func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res I
 		g.drop()
 		return res, fmt.Errorf("signature inputs: %w", err)
 	}
-	predictions := make([]Prediction, len(logits))
-	for i, row := range logits {
-		p := train.Softmax(row)
-		best := train.Argmax(p)
-		predictions[i] = Prediction{Label: in.Labels[best], Score: p[best]}
-	}
+	predictions := classifier.Predictions(in.Labels, logits)
 	n := len(in.Signature.Inputs)
 	res.Outputs, res.Example = predictions[:n], predictions[n:]
 	res.Signature = mlflow.TextClassification(in.Signature.ModelConfig.BatchSize)

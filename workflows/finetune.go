@@ -20,7 +20,8 @@ type Result struct {
 	ModelID         string                    `json:"model_id"`
 	RegisteredModel string                    `json:"registered_model,omitempty"`
 	Version         string                    `json:"version,omitempty"`
-	Alias           string                    `json:"alias,omitempty"`
+	Alias           string                    `json:"alias,omitempty"`     // "": it did not move to this version
+	Promotion       string                    `json:"promotion,omitempty"` // whether the alias moved, and why
 	Epochs          []Epoch                   `json:"epochs"`
 	LoadTest        activities.LoadTestResult `json:"load_test"`
 }

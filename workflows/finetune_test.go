@@ -298,3 +298,49 @@ func TestStatusAnswersBeforePlan(t *testing.T) {
 	w.run()
 	require.NoError(t, w.GetWorkflowError())
 }
+
+// TestTheAliasGoesToTheBetter: a candidate that does not beat the champion is registered, keeps no alias, and says why.
+func TestTheAliasGoesToTheBetter(t *testing.T) {
+	tests := []struct {
+		name     string
+		promoted []activities.PromoteResult // by attempt
+		contests int
+		alias    string
+	}{
+		{"won", []activities.PromoteResult{{Version: "3", Alias: "champion", Verdict: "promoted"}}, 1, "champion"},
+		{"lost", []activities.PromoteResult{{Version: "3", Verdict: "refused"}}, 1, ""},
+		{"overtaken once", []activities.PromoteResult{{Version: "3", Overtaken: "4"}, {Version: "3", Alias: "champion", Verdict: "promoted"}}, 2, "champion"},
+		{"overtaken for ever", []activities.PromoteResult{{Version: "3", Overtaken: "4"}, {Version: "3", Overtaken: "5"}, {Version: "3", Overtaken: "6", Verdict: "refused"}}, 3, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.recipe.Tracking.PromoteIf, w.recipe.Tracking.Margin, w.recipe.Tracking.MaxP = "better", 0.01, 0.05
+			contests := 0
+			w.OnActivity(gpuActivity.CompareChampion, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.CompareChampionInput) (activities.Comparison, error) {
+				contests++
+				if in.Margin != 0.01 || in.MaxP != 0.05 || in.ModelID != "m-1" || in.Alias != "champion" {
+					t.Errorf("compared with %+v", in)
+				}
+				return activities.Comparison{Champion: string(rune('0' + contests)), Better: true}, nil
+			})
+			try := 0
+			w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.PromoteInput) (activities.PromoteResult, error) {
+				try++
+				if in.Comparison == nil || in.Comparison.Champion != string(rune('0'+try)) || in.LastTry != (try == 3) {
+					t.Errorf("try %d promotes with %+v", try, in)
+				}
+				return tt.promoted[try-1], nil
+			})
+			w.happy()
+			w.run()
+			require.NoError(t, w.GetWorkflowError())
+			var res Result
+			require.NoError(t, w.GetWorkflowResult(&res))
+			if last := tt.promoted[len(tt.promoted)-1]; contests != tt.contests || res.Version != "3" || res.Alias != tt.alias || res.Promotion != last.Verdict {
+				t.Errorf("%d contests, result %+v", contests, res)
+			}
+			w.ended(t, activities.RunFinished, "passed")
+		})
+	}
+}

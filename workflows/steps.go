@@ -29,6 +29,7 @@ type run struct {
 	train, test activities.TokenizeResult
 	split       activities.LoadSplitResult
 	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
+	step        int64        // of the checkpoint
 	microStep   int          // rows a forward pass; halved when the device is out of memory
 	last        activities.ValidateResult
 	best        artifact.Ref   // checkpoint with the best accuracy so far
@@ -137,7 +138,7 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 		if err != nil {
 			return err
 		}
-		r.checkpoint = res.Checkpoint
+		r.checkpoint, r.step = res.Checkpoint, res.Step
 		r.result.Epochs = append(r.result.Epochs, Epoch{Epoch: epoch, TrainLoss: res.TrainLoss, Seconds: res.Seconds})
 		return nil
 	}
@@ -239,7 +240,10 @@ func (r *run) promote(ctx workflow.Context) error {
 		return nil
 	}
 	r.say(ctx, "promote")
-	in := activities.PromoteInput{Run: r.id, ModelID: r.result.ModelID, RegisteredModel: model, Alias: r.recipe.Tracking.Alias}
+	in, err := r.promoteInput(ctx)
+	if err != nil {
+		return err
+	}
 	for {
 		var res activities.PromoteResult
 		err := workflow.ExecuteChildWorkflow(promotion(ctx, model), PromoteType, in).Get(ctx, &res)
@@ -249,9 +253,24 @@ func (r *run) promote(ctx workflow.Context) error {
 			}
 			continue
 		}
-		r.result.RegisteredModel, r.result.Version, r.result.Alias = model, res.Version, res.Alias
+		r.result.RegisteredModel, r.result.Version, r.result.Alias, r.result.Promotion = model, res.Version, res.Alias, res.Verdict
+		if err == nil && res.Alias != r.recipe.Tracking.Alias {
+			r.status.Warning = res.Verdict
+		}
 		return err
 	}
+}
+
+// promoteInput says what is to be registered, and whom it must beat.
+func (r *run) promoteInput(ctx workflow.Context) (activities.PromoteInput, error) {
+	digest, err := r.recipe.Digest()
+	t, v := r.recipe.Tracking, r.last
+	in := activities.PromoteInput{Run: r.id, ModelID: r.result.ModelID, RegisteredModel: t.RegisteredModel, Alias: t.Alias, Step: r.step,
+		Tags: activities.VersionTags(digest, r.split.Train.Digest, v.Metrics)}
+	if t.PromoteIf == "better" {
+		in.Contest = &activities.Contest{Session: r.session(ctx, r.recipe.Train.Epochs), Texts: r.split.Test, Predictions: v.Predictions, Margin: t.Margin, MaxP: t.MaxP}
+	}
+	return in, err
 }
 
 // bounded returns a context that ends with limits.max_wall_time.

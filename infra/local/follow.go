@@ -39,6 +39,7 @@ type result struct {
 	RegisteredModel string        `json:"registered_model"`
 	Version         string        `json:"version"`
 	Alias           string        `json:"alias"`
+	Promotion       string        `json:"promotion"`
 	Epochs          []epochResult `json:"epochs"`
 	LoadTest        loadTest      `json:"load_test"`
 }
@@ -241,6 +242,9 @@ func printResult(out io.Writer, r result) {
 			fmt.Fprintf(out, " = models:/%s@%s", r.RegisteredModel, r.Alias)
 		}
 		fmt.Fprintln(out)
+	}
+	if r.Promotion != "" {
+		fmt.Fprintf(out, "promotion  %s\n", r.Promotion)
 	}
 	fmt.Fprintf(out, "MLflow     %s\n", r.MLflowRunURL)
 }

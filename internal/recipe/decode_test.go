@@ -208,7 +208,7 @@ func TestTutorialRecipe(t *testing.T) {
 			AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1, LoggingSteps: 8, Precision: "auto", Seed: 42},
 		Signature: Signature{Inputs: []string{"This is a test!", "And this is also a test."},
 			InputExample: []string{"Pass in a string", "And have it mark as spam or not."}, ModelConfig: ModelConfig{BatchSize: 8}},
-		Tracking:   Tracking{ModelName: "fine_tuned", RegisteredModel: "sms-spam", Alias: "champion"},
+		Tracking:   Tracking{ModelName: "fine_tuned", RegisteredModel: "sms-spam", Alias: "champion", PromoteIf: "passed", MaxP: 1},
 		LoadTest:   LoadTest{RatePerSecond: 50, Duration: Duration(10 * time.Second), MaxP99: Duration(250 * time.Millisecond)},
 		Checkpoint: Checkpoint{Keep: 1},
 		Limits:     Limits{MaxWallTime: Duration(6 * time.Hour)},

@@ -28,7 +28,7 @@ func Defaults() Recipe {
 			Inputs:      []string{"This is a test!", "And this is also a test."},
 			ModelConfig: ModelConfig{BatchSize: 8},
 		},
-		Tracking:   Tracking{ModelName: "fine_tuned"},
+		Tracking:   Tracking{ModelName: "fine_tuned", PromoteIf: "passed", MaxP: 1},
 		LoadTest:   LoadTest{RatePerSecond: 20, Duration: Duration(10 * time.Second), MaxP99: Duration(time.Second)},
 		Checkpoint: Checkpoint{Keep: 1},
 		Limits:     Limits{MaxWallTime: Duration(24 * time.Hour)},

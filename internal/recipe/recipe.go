@@ -90,9 +90,12 @@ type ModelConfig struct {
 
 // Tracking names what MLflow is told.
 type Tracking struct {
-	ModelName       string `json:"model_name"`       // LoggedModel of the run; without / : . % and quotes
-	RegisteredModel string `json:"registered_model"` // gets a new version once the load test has passed; empty: nothing is registered
-	Alias           string `json:"alias"`            // moved to that version; letters, digits, '_' and '-'; needs registered_model
+	ModelName       string  `json:"model_name"`       // LoggedModel of the run; without / : . % and quotes
+	RegisteredModel string  `json:"registered_model"` // gets a new version once the load test has passed; empty: nothing is registered
+	Alias           string  `json:"alias"`            // moved to that version; letters, digits, '_' and '-'; needs registered_model
+	PromoteIf       string  `json:"promote_if"`       // when the alias moves: passed (the load test), or better: it must also beat the version that holds the alias, on the same test rows; needs alias
+	Margin          float64 `json:"margin"`           // by how much more accuracy, [0, 1), where promote_if is better; 0: any
+	MaxP            float64 `json:"max_p"`            // and at which p-value of McNemar's exact test at most, more than 0 and at most 1; 1: any
 }
 
 // LoadTest is the gate before a version is registered.

@@ -88,6 +88,9 @@ func (t Tracking) rules(p *Problems) {
 	if t.Alias != "" {
 		p.check(aliasPattern.MatchString(t.Alias) && !versionPattern.MatchString(t.Alias), "tracking.alias", t.Alias, "letters, digits, '_' and '-', but not latest or v1")
 	}
+	p.oneOf("tracking.promote_if", t.PromoteIf, "passed", "better")
+	p.share("tracking.margin", t.Margin)
+	p.check(t.MaxP > 0 && t.MaxP <= 1, "tracking.max_p", t.MaxP, "> 0 and <= 1")
 }
 
 func (l LoadTest) rules(p *Problems) {
@@ -108,6 +111,9 @@ func (r Recipe) crossRules(p *Problems) {
 	}
 	if r.Tracking.RegisteredModel == "" && r.Tracking.Alias != "" {
 		p.add("tracking.registered_model", `""`, "a name, since tracking.alias is set")
+	}
+	if r.Tracking.PromoteIf == "better" && r.Tracking.Alias == "" {
+		p.add("tracking.alias", `""`, "a name, since tracking.promote_if is better than its holder")
 	}
 	requests := r.LoadTest.RatePerSecond * time.Duration(r.LoadTest.Duration).Seconds()
 	if !p.has("load_test.rate_per_second") && !p.has("load_test.duration") {

@@ -1,0 +1,109 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/duratune/duratune/workflows"
+)
+
+// small writes the mails whose lines lie in [from, to) as a source of their own.
+func (w *world) small(t *testing.T, name string, from, to int) string {
+	t.Helper()
+	f, err := os.Open(filepath.Join(w.paths.Assets, "spam-assassin", "mails.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var out strings.Builder
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 16<<20)
+	for i := 0; i < to && lines.Scan(); i++ {
+		if i >= from {
+			out.WriteString(lines.Text() + "\n")
+		}
+	}
+	if err := os.WriteFile(filepath.Join(w.State, "data", name), []byte(out.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return "file:" + name
+}
+
+// duel is the quickstart on few rows, whose winner is the champion.
+func (w *world) duel(t *testing.T, changes map[string]any) map[string]any {
+	t.Helper()
+	r := w.recipe(t, "quickstart.json", map[string]any{
+		"data":     map[string]any{"source": w.small(t, "duel.jsonl", 0, 6046)},
+		"tracking": map[string]any{"registered_model": "duel", "alias": "champion", "promote_if": "better"}, "examples": []any{},
+		"tokenizer": map[string]any{"max_length": 16}, "load_test": map[string]any{"duration": "2s"},
+	})
+	merge(r, changes)
+	return r
+}
+
+// TestTwoCandidatesAtOnce: a first model gets the alias of nobody; two better ones challenge it at once, and the one that
+// holds the alias afterwards is the winner that both verdicts name.
+func TestTwoCandidatesAtOnce(t *testing.T) {
+	w := shared
+	poor := map[string]any{"train": map[string]any{"learning_rate": 1e-7}} // learns next to nothing
+	res := w.finish(t, w.start(t, "finetune/e2e/duel-1", w.duel(t, poor)))
+	t.Log(res.Promotion)
+	if res.Alias != "champion" || res.Version != "1" || !strings.Contains(res.Promotion, "no version held the alias") {
+		t.Fatalf("the first model: %+v", res)
+	}
+	var runs []client.WorkflowRun
+	for i, seed := range []int{1, 2} {
+		id := "finetune/e2e/duel-" + string(rune('2'+i))
+		runs = append(runs, w.start(t, id, w.duel(t, map[string]any{"train": map[string]any{"seed": seed}})))
+	}
+	var results []workflows.Result
+	for _, run := range runs {
+		results = append(results, w.finish(t, run))
+		t.Log(results[len(results)-1].Promotion)
+	}
+	holder, err := w.tracking.GetAlias(t.Context(), "duel", "champion")
+	if err != nil {
+		t.Fatal(err)
+	}
+	winners := 0
+	for _, r := range results {
+		run, err := w.tracking.GetRun(t.Context(), r.MLflowRunID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.Tags["duratune.promotion"] != r.Promotion || run.Tags["gate"] != "passed" {
+			t.Errorf("tags of the run: %v", run.Tags)
+		}
+		if r.Version == holder.Version {
+			winners++
+			if r.Alias != "champion" || !strings.Contains(r.Promotion, "McNemar") {
+				t.Errorf("the winner: %+v", r)
+			}
+			continue
+		}
+		// Either it came second and lost, or it won first and was beaten.
+		if beaten := r.Alias == "champion" && holder.Tags["duratune.former_champion"] == r.Version; !beaten && !strings.Contains(r.Promotion, "but version "+holder.Version+" keeps the alias champion") {
+			t.Errorf("the loser: %+v, holder %+v", r, holder)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("the alias is version %s's, which %d of the two candidates are", holder.Version, winners)
+	}
+}
+
+// finish waits for the end of a run that must succeed.
+func (w *world) finish(t *testing.T, run client.WorkflowRun) workflows.Result {
+	t.Helper()
+	var res workflows.Result
+	if err := run.Get(t.Context(), &res); err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
