@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"math"
 	"os"
@@ -108,5 +109,44 @@ func TestPublishWritesPageAndPicture(t *testing.T) {
 	}
 	if png, err := os.ReadFile(filepath.Join(dir, picture)); err != nil || !bytes.HasPrefix(png, []byte("\x89PNG")) {
 		t.Errorf("no picture: %v", err)
+	}
+}
+
+func TestSpeedComparesInTurn(t *testing.T) {
+	dir, out := t.TempDir(), &bytes.Buffer{}
+	python := filepath.Join(dir, "python")
+	if err := os.WriteFile(python, []byte("#!/bin/sh\necho '{\"steps_s\": 20, \"samples_s\": 160, \"train_seconds\": 4}'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	paces := []float64{50, 30, 40}
+	ours := func(*speed, context.Context, duel) (rate, error) {
+		r := rate{StepsPerSecond: paces[0], Seconds: 1 / paces[0]}
+		paces = paces[1:]
+		return r, nil
+	}
+	b := speed{python: python, rounds: 2, out: out, train: source{{IDs: []int32{1}}}, device: "a device"}
+	err := b.fight(t.Context(), []duel{
+		{name: "steps", ours: ours, batch: 8, epochs: 1, unit: "steps/s", figure: steps},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.rounds = 1
+	if err := b.fight(t.Context(), []duel{{name: "seconds", ours: ours, unit: seconds, figure: wall}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []speedLine{
+		{Case: "steps", Ours: 40, Peer: 20, Ratio: 2, Unit: "steps/s", Rounds: 2},
+		{Case: "seconds", Ours: 1.0 / 40, Peer: 4, Ratio: 160, Unit: "s", Rounds: 1},
+	} {
+		text, _ := out.ReadBytes('\n')
+		var got speedLine
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Case != want.Case || got.Ours != want.Ours || got.Peer != want.Peer || math.Abs(got.Ratio-want.Ratio) > 1e-9 || got.Unit != want.Unit ||
+			got.Rounds != want.Rounds || got.Device != "a device" {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
 	}
 }

@@ -2,6 +2,8 @@
 // line of JSON a case.
 //
 //	bench accuracy [-seeds 5]     what is learned: Hugging Face's Trainer and ours, same rows, settings and seeds
+//	bench train [-cases a,b]      how fast, on the cores that are given (taskset, GOMAXPROCS): MiniLM
+//	bench gpu [-cases a,b]        how fast, on a GPU: DistilBERT
 //
 // It needs a build with the tag torch and the peers' Python in DURATUNE_PEERS; `go tool task bench:accuracy` sees to both.
 package main
@@ -29,14 +31,45 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) == 0 || args[0] != "accuracy" {
-		return fmt.Errorf("got %q, want the case: accuracy", args)
+	name, args := "", args
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
 	}
+	switch name {
+	case "accuracy":
+		return runAccuracy(ctx, args, out)
+	case "train", "gpu":
+		return runSpeed(ctx, name, args, out)
+	case "first-step": // run by the other two
+		return firstStep(ctx, args)
+	default:
+		return fmt.Errorf("got %q, want one of accuracy, train, gpu", name)
+	}
+}
+
+// places are where the inputs lie unless flags say otherwise.
+type places struct{ root, model, data string }
+
+func findPlaces() (places, error) {
 	root, err := setup.FindRoot(".")
 	if err != nil {
-		return err
+		return places{}, err
 	}
 	cache, err := setup.CacheDir()
+	return places{root, filepath.Join(cache, "assets", "all-minilm-l6-v2"), filepath.Join(root, "..", "shared", "data", "sms_spam", "SMSSpamCollection")}, err
+}
+
+// peers is the interpreter of the software that is compared with.
+func peers() (string, error) {
+	python := os.Getenv("DURATUNE_PEERS")
+	if python == "" {
+		return "", errors.New("DURATUNE_PEERS is not set: it names the peers' Python, which internal/py/peers/setup.sh prints")
+	}
+	return python, nil
+}
+
+func runAccuracy(ctx context.Context, args []string, out io.Writer) error {
+	at, err := findPlaces()
 	if err != nil {
 		return err
 	}
@@ -45,10 +78,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&c.Seeds, "seeds", c.Seeds, "runs of each side")
 	flags.IntVar(&c.TrainRows, "rows", c.TrainRows, "training rows taken")
 	flags.IntVar(&c.TestRows, "test-rows", c.TestRows, "test rows taken")
-	docs := flags.String("docs", filepath.Join(root, "docs", "benchmarks"), "folder of the page and its picture")
-	model := flags.String("model", filepath.Join(cache, "assets", "all-minilm-l6-v2"), "base model")
-	data := flags.String("data", filepath.Join(root, "..", "shared", "data", "sms_spam", "SMSSpamCollection"), "the SMS Spam Collection")
-	if err := flags.Parse(args[1:]); err != nil {
+	docs := flags.String("docs", filepath.Join(at.root, "docs", "benchmarks"), "folder of the page and its picture")
+	model := flags.String("model", at.model, "base model")
+	data := flags.String("data", at.data, "the SMS Spam Collection")
+	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	for name, path := range map[string]string{"base model": *model, "shared: SMS Spam Collection": *data} {
@@ -57,11 +90,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return nil
 		}
 	}
-	b := accuracy{settings: c, model: *model, root: root, python: os.Getenv("DURATUNE_PEERS"), out: out}
-	if b.python == "" {
-		return errors.New("DURATUNE_PEERS is not set: it names the peers' Python, which internal/py/peers/setup.sh prints")
+	python, err := peers()
+	if err != nil {
+		return err
 	}
-	if err := b.read(ctx, *data); err != nil {
+	b := accuracy{settings: c, model: *model, root: at.root, python: python, out: out}
+	if b.train, b.test, err = readRows(ctx, *data, filepath.Join(b.model, "tokenizer.json"), c); err != nil {
 		return err
 	}
 	if err := b.race(ctx); err != nil {

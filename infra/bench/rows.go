@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"path/filepath"
 
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/tokenizer"
@@ -30,28 +29,28 @@ func (s source) IDs(i int) []int32 { return s[i].IDs }
 func (s source) Label(i int) int64 { return s[i].Label }
 func (s source) Row(i int) int64   { return int64(i) }
 
-// read splits the collection as the quickstart's recipe does, and takes the first rows of both sides as tokens.
-func (b *accuracy) read(ctx context.Context, path string) error {
-	tok, err := tokenizer.Load(filepath.Join(b.model, "tokenizer.json"))
+// readRows splits the collection as the quickstart's recipe does, and takes the first rows of both sides as tokens.
+func readRows(ctx context.Context, path, tokens string, c settings) (training, test source, err error) {
+	tok, err := tokenizer.Load(tokens)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	all := dataset.Read(ctx, dataset.LocalFiles(path), dataset.Options{Format: "tsv", Labels: labels})
 	split, err := dataset.SplitRows(ctx, all, dataset.SplitSpec{TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22, Labels: labels})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer split.Close()
-	if b.train, err = take(split.Train.Rows(), tok, b.settings.TrainRows, b.settings.MaxLength); err != nil {
-		return err
+	if training, err = take(split.Train.Rows(), tok, c.TrainRows, c.MaxLength); err != nil {
+		return nil, nil, err
 	}
-	if b.test, err = take(split.Test.Rows(), tok, b.settings.TestRows, b.settings.MaxLength); err != nil {
-		return err
+	if test, err = take(split.Test.Rows(), tok, c.TestRows, c.MaxLength); err != nil {
+		return nil, nil, err
 	}
-	if len(b.train) < b.settings.TrainRows || len(b.test) < b.settings.TestRows {
-		return fmt.Errorf("the split has %d training and %d test rows, want %d and %d", len(b.train), len(b.test), b.settings.TrainRows, b.settings.TestRows)
+	if len(training) < c.TrainRows || len(test) < c.TestRows {
+		return nil, nil, fmt.Errorf("the split has %d training and %d test rows, want %d and %d", len(training), len(test), c.TrainRows, c.TestRows)
 	}
-	return nil
+	return training, test, nil
 }
 
 // take encodes the first n rows of a side.
