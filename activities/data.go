@@ -35,6 +35,8 @@ type LoadSplitResult struct {
 	Duplicates int    `json:"duplicates"`       // rows that repeat an earlier row
 	Overlap    int    `json:"overlap"`          // test rows whose text also stands in train
 	Commit     string `json:"commit,omitempty"` // hub commit of the data
+
+	Rejected *Rejected `json:"rejected,omitempty"` // rows left out as data.rows.on_error says; nil: none
 }
 
 // Share is one side of the split.
@@ -68,7 +70,12 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if err != nil {
 		return res, err
 	}
-	rows := dataset.Read(ctx, files, dataset.Options{Format: in.Data.Format, Text: in.Data.Text, Label: in.Data.Label, Labels: in.Data.Labels})
+	rejects, err := newRejects(in.Data.Rows, dir)
+	if err != nil {
+		return res, err
+	}
+	defer rejects.close()
+	rows := dataset.Read(ctx, files, readOptions(in.Data, rejects))
 	split, err := dataset.SplitRows(ctx, rows, dataset.SplitSpec{
 		TestFraction: in.Data.TestFraction, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
 		Progress: func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) },
@@ -78,6 +85,12 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	}
 	defer split.Close()
 	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Commit: commit}
+	if err := checkClassRows(in.Data, split.Train.LabelCounts); err != nil {
+		return res, err
+	}
+	if res.Rejected, err = rejects.publish(ctx, c, in.Run, split.Train.NumRows+split.Test.NumRows); err != nil {
+		return res, err
+	}
 	if res.Train, err = c.putShare(ctx, in, "train", split.Train, filepath.Join(dir, "train")); err != nil {
 		return res, err
 	}

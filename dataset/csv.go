@@ -125,13 +125,13 @@ func (c *csv) quoted(line []byte) (rest []byte, more bool, err error) {
 			return bytes.TrimPrefix(rest, []byte(",")), len(rest) > 0, nil
 		}
 		if line, err = c.lines.next(); errors.Is(err, io.EOF) {
-			return nil, false, &RowError{Line: opened, Reason: "a quote is opened and never closed"}
+			return nil, false, &RowError{Line: opened, Reason: "a quote is opened and never closed", Kind: KindUnclosed}
 		}
 		if err != nil {
 			return nil, false, err
 		}
 		if c.buf = append(c.buf, '\n'); len(c.buf)+len(line) > c.lines.max {
-			return nil, false, &RowError{Line: opened, Reason: fmt.Sprintf("longer than %d bytes; is a quote not closed?", c.lines.max)}
+			return nil, false, &RowError{Line: opened, Reason: fmt.Sprintf("longer than %d bytes; is a quote not closed?", c.lines.max), Kind: KindUnclosed}
 		}
 	}
 }

@@ -13,6 +13,7 @@ type RowError struct {
 	Line   int64  // 1-based line the row begins on; 0 in formats without lines
 	Column string // "" where the row as a whole is meant
 	Reason string
+	Kind   ErrorKind // for counting
 }
 
 // Error names file, row, line, column and reason.

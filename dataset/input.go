@@ -87,7 +87,11 @@ func (in *input) start(file fs.File, opt Options) error {
 	if err != nil {
 		return err
 	}
-	head, err := r.Peek(sniffBytes)
+	text, err := decoded(r, opt)
+	if err != nil {
+		return &SourceError{in.name, err.Error()}
+	}
+	head, err := text.Peek(sniffBytes)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 		return in.readError(err)
 	}
@@ -98,7 +102,7 @@ func (in *input) start(file fs.File, opt Options) error {
 	if name == "" || name == FormatAuto {
 		name = detect(in.name, head, newClasses(opt.Labels))
 	}
-	lines := &lineReader{r: r, max: opt.MaxRow, wrap: in.readError}
+	lines := &lineReader{r: text, max: opt.MaxRow, wrap: in.readError}
 	switch name {
 	case FormatTSV:
 		in.format = &tsv{lines: lines}
@@ -185,8 +189,8 @@ func unsupported(head []byte) string {
 		"BZh":                                "bzip2; gzip and zstd can be read",
 		"\xfd7zXZ\x00":                       "xz; gzip and zstd can be read",
 		"%PDF":                               "a PDF",
-		"\xff\xfe":                           "UTF-16; convert it to UTF-8",
-		"\xfe\xff":                           "UTF-16; convert it to UTF-8",
+		"\xff\xfe":                           "UTF-16; name the encoding in the recipe (data.rows.encoding), or convert it to UTF-8",
+		"\xfe\xff":                           "UTF-16; name the encoding in the recipe (data.rows.encoding), or convert it to UTF-8",
 		"version https://git-lfs.github.com": "a git-lfs pointer, not the data; fetch it with git lfs pull",
 	} {
 		if bytes.HasPrefix(head, []byte(magic)) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 )
 
 // jsonl reads one JSON object a line.
@@ -27,8 +26,9 @@ func (j *jsonl) read(rec *record) error {
 	if err != nil {
 		return err
 	}
-	if !utf8.Valid(line) {
-		return &RowError{Reason: badText(line)} // encoding/json would replace the bytes in silence
+	rec.text = line // for the quarantine
+	if reason := invalidUTF8(line); reason != "" {
+		return &RowError{Reason: reason, Kind: KindEncoding} // encoding/json would replace the bytes in silence
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(line, &object); err != nil || object == nil {
@@ -36,7 +36,7 @@ func (j *jsonl) read(rec *record) error {
 	}
 	raw, ok := lookup(object, j.text[0])
 	if !ok {
-		return &RowError{Column: j.text[0], Reason: "the row has no such field"}
+		return &RowError{Column: j.text[0], Reason: "the row has no such field", Kind: KindNoText}
 	}
 	if rec.text, rec.hasText, err = jsonText(raw); err != nil {
 		return &RowError{Column: j.text[0], Reason: err.Error()}

@@ -25,6 +25,22 @@ type value struct {
 	num  int64  // of integer; 0 or 1 of boolean
 }
 
+// empty reports that there is no label.
+func (v value) empty() bool {
+	return v.kind == missing || v.kind == text && strings.TrimSpace(v.str) == ""
+}
+
+// String is the label as a person would write it.
+func (v value) String() string {
+	switch v.kind {
+	case integer:
+		return strconv.FormatInt(v.num, 10)
+	case boolean:
+		return strconv.FormatBool(v.num == 1)
+	}
+	return strings.ToValidUTF8(v.str, "\uFFFD")
+}
+
 // number is the value of a floating-point label: writers turn integer columns with gaps into floats.
 func number(f float64) value {
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {

@@ -52,7 +52,7 @@ func (l *lineReader) next() ([]byte, error) {
 }
 
 func (l *lineReader) tooLong() error {
-	return &RowError{Line: l.line, Reason: fmt.Sprintf("longer than %d bytes", l.max)}
+	return &RowError{Line: l.line, Reason: fmt.Sprintf("longer than %d bytes", l.max), Kind: KindTooLong}
 }
 
 // skipBOM drops a byte order mark at the start.
@@ -88,6 +88,7 @@ func (t *tsv) read(rec *record) error {
 		return err
 	}
 	label, rest, ok := bytes.Cut(line, []byte("\t"))
+	rec.text = line
 	if !ok {
 		return &RowError{Reason: "no tab between label and text"}
 	}

@@ -7,13 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"unicode/utf8"
 )
 
 // Row is one labelled text.
 type Row struct {
 	Index int64  // from Read: position in the source, 0-based; from a Split: rank in split order (see [SplitRows])
-	Text  string // valid UTF-8 without NUL
+	Text  string // valid UTF-8 without NUL, not white space alone
 	Label int    // class index
 }
 
@@ -30,6 +29,11 @@ type Options struct {
 	Text   string   // column of the text; a dotted path reaches into nested ones; unused by tsv
 	Label  string   // column of the label, likewise
 	Labels []string // class names in index order, at least two
+
+	Encoding string // of tsv, csv and jsonl, by a name of the WHATWG Encoding Standard ("latin1", "utf-16"); "" is UTF-8
+	Replace  bool   // invalid bytes become U+FFFD; else a row with some cannot be used
+
+	Rejects *Rejects // takes the rows that cannot be used; nil: the first one ends Read
 
 	MaxRow   int   // bytes a row may have (default 16 MiB)
 	MaxBytes int64 // bytes a compressed file may expand to (default 64 GiB; at most 256 times its size beyond 64 MiB)
@@ -58,8 +62,8 @@ type format interface {
 }
 
 // Read yields the rows of all files in order, as one data set. It ends with the first error: a [*RowError] (no label, an
-// unknown label, no text, invalid UTF-8, a NUL byte), a [*SourceError] (an empty or unreadable file, a missing column,
-// fewer than two classes in all), an error of the file system, or ctx's.
+// unknown label, no text, invalid UTF-8, a NUL byte) unless opt.Rejects takes it, a [*SourceError] (an empty or unreadable
+// file, a missing column, fewer than two classes in all, too many rows rejected), an error of the file system, or ctx's.
 func Read(ctx context.Context, files []File, opt Options) iter.Seq2[Row, error] {
 	if opt.MaxRow == 0 {
 		opt.MaxRow = defaultMaxRow
@@ -81,7 +85,7 @@ func Read(ctx context.Context, files []File, opt Options) iter.Seq2[Row, error] 
 			}
 		}
 		r.Progress(r.rows)
-		if err := r.checkClasses(files); err != nil {
+		if err := r.check(files); err != nil {
 			yield(Row{}, err)
 		}
 	}
@@ -119,7 +123,10 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 			row, err = r.row(&rec)
 		}
 		if err != nil {
-			return false, locate(err, f.Name, n, rec.line)
+			if err = r.reject(locate(err, f.Name, n, rec.line), &rec); err != nil {
+				return false, err
+			}
+			continue
 		}
 		r.rows++
 		r.counts[row.Label]++
@@ -132,38 +139,21 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 // row checks a record.
 func (r *reader) row(rec *record) (Row, error) {
 	if !rec.hasText {
-		return Row{}, &RowError{Column: r.Text, Reason: "the row has no text"}
+		return Row{}, &RowError{Column: r.Text, Reason: "the row has no text", Kind: KindNoText}
 	}
-	if len(rec.text) > r.MaxRow { // Parquet; the text formats see to it as they read
-		return Row{}, &RowError{Column: r.Text, Reason: fmt.Sprintf("longer than %d bytes", r.MaxRow)}
-	}
-	if reason := badText(rec.text); reason != "" {
-		return Row{}, &RowError{Column: r.Text, Reason: reason}
+	text, kind, reason := r.Options.text(rec.text)
+	if reason != "" {
+		return Row{}, &RowError{Column: r.Text, Reason: reason, Kind: kind}
 	}
 	label, problem := r.class(rec.label)
 	if problem != "" {
-		return Row{}, &RowError{Column: r.Label, Reason: problem}
-	}
-	return Row{Index: r.rows, Text: string(rec.text), Label: label}, nil
-}
-
-// badText says why a text cannot be used.
-func badText(b []byte) string {
-	if !utf8.Valid(b) {
-		for i := 0; i < len(b); {
-			c, n := utf8.DecodeRune(b[i:])
-			if c == utf8.RuneError && n == 1 {
-				return fmt.Sprintf("invalid UTF-8: byte 0x%02x at offset %d", b[i], i)
-			}
-			i += n
+		kind := KindUnknownLabel
+		if rec.label.empty() {
+			kind = KindNoLabel
 		}
+		return Row{}, &RowError{Column: r.Label, Reason: problem, Kind: kind}
 	}
-	for i, c := range b {
-		if c == 0 {
-			return fmt.Sprintf("NUL byte at offset %d", i)
-		}
-	}
-	return ""
+	return Row{Index: r.rows, Text: string(text), Label: label}, nil
 }
 
 // locate fills in where a *RowError happened.
@@ -173,18 +163,35 @@ func locate(err error, file string, row, line int64) error {
 		if e.Line == 0 {
 			e.Line = line
 		}
+		if e.Kind == "" {
+			e.Kind = KindMalformed
+		}
 	}
 	return err
 }
 
-// checkClasses refuses data that nothing can be learned from.
-func (r *reader) checkClasses(files []File) error {
+// reject hands a row that cannot be used to the Rejects; an error that they do not take is returned.
+func (r *reader) reject(err error, rec *record) error {
+	e, ok := errors.AsType[*RowError](err)
+	if !ok || r.Rejects == nil || e.Kind == KindUnclosed {
+		return err
+	}
+	return r.Rejects.add(e, rec)
+}
+
+// check refuses data that nothing can be learned from.
+func (r *reader) check(files []File) error {
 	name := "the source"
 	if len(files) > 0 {
 		name = files[0].Name
 	}
 	if len(files) > 1 {
 		name = fmt.Sprintf("%s and %d more", name, len(files)-1)
+	}
+	if r.Rejects != nil {
+		if err := r.Rejects.check(name, r.rows); err != nil {
+			return err
+		}
 	}
 	if r.rows == 0 {
 		return &SourceError{name, "no rows"}

@@ -44,6 +44,9 @@ func (r *run) details() string {
 		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train", n,
 			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Duplicates, r.split.Overlap))
 	}
+	if rejected := r.split.Rejected; rejected != nil {
+		parts = append(parts, rejected.String()+"; the first: "+rejected.First[0])
+	}
 	if len(r.result.Epochs) > 0 {
 		table := "| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |"
 		for _, e := range r.result.Epochs {

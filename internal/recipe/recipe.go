@@ -35,6 +35,17 @@ type Data struct {
 	TestFraction float64  `json:"test_fraction"` // share of rows held out, more than 0 and less than 1
 	SplitSeed    int64    `json:"split_seed"`    // decides which rows are held out
 	ShuffleSeed  int64    `json:"shuffle_seed"`  // decides the stored order of the rows
+	Rows         Rows     `json:"rows"`
+}
+
+// Rows says which rows can be used, and what happens to the others.
+type Rows struct {
+	OnError      string  `json:"on_error"`       // a row without text or label, with an unknown label or bytes that are no text: fail (the first one ends the run), skip, or quarantine (skip, and keep it in the store as a line of JSON with file, row, column and reason)
+	MaxErrors    float64 `json:"max_errors"`     // share of all rows, [0, 1), that skip and quarantine may leave out; more end the run
+	Encoding     string  `json:"encoding"`       // of tsv, csv and jsonl files, by its name on the web: utf-8, latin1, windows-1252, utf-16, shift_jis and so on
+	InvalidBytes string  `json:"invalid_bytes"`  // bytes that are not of the encoding: error (the row cannot be used) or replace (by U+FFFD)
+	MaxBytes     int     `json:"max_bytes"`      // of a row; a longer one cannot be used
+	MinClassRows int     `json:"min_class_rows"` // training rows that each class must have
 }
 
 // Model names the base model.

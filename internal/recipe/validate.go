@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/text/encoding/htmlindex"
 )
 
 // Validate checks every rule and returns all that are broken as [Problems], or nil. [Decode] has called it.
@@ -51,6 +53,17 @@ func (d Data) rules(p *Problems) {
 		p.check(!slices.Contains(d.Labels[:i], label), path, label, "each label once")
 	}
 	p.check(d.TestFraction > 0 && d.TestFraction < 1, "data.test_fraction", d.TestFraction, "more than 0 and less than 1")
+	d.Rows.rules(p)
+}
+
+func (r Rows) rules(p *Problems) {
+	p.oneOf("data.rows.on_error", r.OnError, "fail", "skip", "quarantine")
+	p.share("data.rows.max_errors", r.MaxErrors)
+	_, err := htmlindex.Get(r.Encoding)
+	p.check(err == nil, "data.rows.encoding", r.Encoding, "the name of an encoding, such as utf-8 or latin1")
+	p.oneOf("data.rows.invalid_bytes", r.InvalidBytes, "error", "replace")
+	p.between("data.rows.max_bytes", r.MaxBytes, 1, 256<<20)
+	p.check(r.MinClassRows >= 0, "data.rows.min_class_rows", r.MinClassRows, ">= 0")
 }
 
 func (t Train) rules(p *Problems) {
