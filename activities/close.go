@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/duratune/duratune/internal/metriclog"
@@ -15,6 +16,9 @@ type CloseRunInput struct {
 	Status string `json:"status"` // RunFinished, RunFailed or RunKilled
 	Gate   string `json:"gate,omitempty"`
 	Error  string `json:"error,omitempty"`
+
+	Steering []string  `json:"steering,omitempty"` // what people asked of the run
+	Stopped  *EarlyEnd `json:"stopped,omitempty"`  // nil: training went to its end, or never began
 }
 
 // CloseRun sends what MLflow missed and gives the run its final status. It also finds a run whose Plan was lost after it
@@ -31,6 +35,11 @@ func (c *CPU) CloseRun(ctx context.Context, in CloseRunInput) (err error) {
 func (c *CPU) closeRun(ctx context.Context, in CloseRunInput) (err error) {
 	if in.Run.MLflowRunID == "" {
 		if in.Run.MLflowRunID, err = c.findRun(ctx, in.Run.Key); err != nil || in.Run.MLflowRunID == "" {
+			return err
+		}
+	}
+	if in.Stopped != nil {
+		if err := c.endOfTraining(ctx, in.Run, *in.Stopped, time.Now().UnixMilli()); err != nil {
 			return err
 		}
 	}
@@ -51,6 +60,9 @@ func (c *CPU) closeRun(ctx context.Context, in CloseRunInput) (err error) {
 	}
 	if in.Error != "" {
 		tags[tagError] = in.Error
+	}
+	if len(in.Steering) > 0 {
+		tags[tagSteering] = strings.Join(in.Steering, "\n")
 	}
 	if len(tags) > 0 {
 		if err := c.Tracking.SetTags(ctx, in.Run.MLflowRunID, tags); err != nil {

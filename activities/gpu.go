@@ -19,6 +19,7 @@ type GPU struct {
 	Tracking *mlflow.Client
 	Open     train.OpenFunc
 	CacheDir string // local disk for downloads
+	Paused   Paused // may be nil: a pause is a cancellation like any other
 	Logger   *slog.Logger
 
 	// resident is the engine of the last run, kept so that the next activity of that run finds weights, moments and

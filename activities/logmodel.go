@@ -30,6 +30,7 @@ type LogModelInput struct {
 	// For the model card.
 	Split       LoadSplitResult `json:"split"`
 	Predictions artifact.Ref    `json:"predictions"` // of the checkpoint on the held-out rows
+	Choice      Choice          `json:"choice"`
 }
 
 // LogModelResult names the logged model.

@@ -29,6 +29,7 @@ type ReportInput struct {
 	Epochs      []Epoch         `json:"epochs"`              // the latest, at most ReportEpochs
 	ModelURI    string          `json:"model_uri,omitempty"` // "": no model was logged
 	LoadTest    *LoadTestResult `json:"load_test,omitempty"` // nil: none was run
+	Choice      Choice          `json:"choice"`
 }
 
 // ReportEpochs bounds the result table: it must fit a tag of 8,000 characters.

@@ -58,8 +58,11 @@ func (r *report) note(workflowURL string) string {
 	if n := len(in.Epochs); n > 0 && in.Epochs[0].Epoch > 1 {
 		fmt.Fprintf(&b, "\nThe latest %d of %d epochs.\n", n, in.Epochs[n-1].Epoch)
 	}
-	fmt.Fprintf(&b, "\n**Test set**: evaluated on the held-out test share after each epoch; last checkpoint logged%s, whatever its figures. %s\n",
-		map[bool]string{true: " as " + mlflow.Code(in.ModelURI), false: " – but not in this run, which ended before"}[in.ModelURI != ""], overlap(in.Split))
+	logged := "No model was logged."
+	if in.ModelURI != "" {
+		logged = "Logged as " + mlflow.Code(in.ModelURI) + "."
+	}
+	fmt.Fprintf(&b, "\n**Test set**: %s %s %s\n", mlflow.Escape(in.Choice.String()), logged, overlap(in.Split))
 	if in.LoadTest != nil {
 		fmt.Fprintf(&b, "\n**Load test**: %s\n", mlflow.Escape(verdict(*in.LoadTest, in.Recipe.LoadTest.RatePerSecond)))
 	}
@@ -156,7 +159,7 @@ func limits(in LogModelInput, held heldOut) []string {
 	out := []string{
 		fmt.Sprintf("A text of more than %d tokens is cut: what follows does not count.", in.Recipe.Tokenizer.MaxLength),
 		"The figures are of held-out rows of the same source; texts of another origin, language or time may fare worse.",
-		"The test rows were evaluated after each epoch; the last checkpoint was taken, whatever its figures.",
+		in.Choice.String(),
 		overlap(in.Split),
 		"Scores are softmax probabilities and were not calibrated.",
 		"The licence of the data was not looked up: see its source.",

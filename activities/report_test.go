@@ -60,6 +60,7 @@ func newReporting(t *testing.T, s sample) *reporting {
 	r.in = ReportInput{Run: r.run, Recipe: rec, Tokens: []artifact.Ref{tokens, tokens}, Checkpoint: trained.Checkpoint, Predictions: r.putLogits(t, s),
 		Split:    LoadSplitResult{Train: Share{Name: "train", NumRows: testRows, LabelCounts: []int{42, 41}, Digest: strings.Repeat("a", 64)}, Test: test, Overlap: 2, Commit: "c0ffee"},
 		Epochs:   []Epoch{{Epoch: 1, TrainLoss: 0.25, EvalLoss: 0.5, Accuracy: 0.75, F1: 0.6667, Seconds: 12}},
+		Choice:   Choice{Epoch: 1, Trained: 1, Planned: 1},
 		ModelURI: "models:/" + r.putModel(t), LoadTest: &LoadTestResult{Passed: true, Requests: 100, P50: 2, P95: 3, P99: 4.5, Throughput: 19.9}}
 	return r
 }
@@ -253,7 +254,7 @@ func wantDescription(t *testing.T, r *reporting) {
 	t.Helper()
 	tags := r.mlflow.Runs()[0].Tags
 	for _, part := range []string{"`distilbert/distilbert-base-uncased`", "`file:sms\\|x.tsv`", "83 training rows, 4 test rows", "| 1 | 0.2500 | 0.5000 | 0.7500 | 0.6667 | 12.0 |",
-		"evaluated on the held-out test share after each epoch; last checkpoint logged as `models:/m-", "texts of 2 test rows also stand", "passed. 100 requests at 20 a second",
+		"held-out test share was evaluated after each epoch. The last checkpoint (epoch 1) was taken, whatever its figures. Logged as `models:/m-", "texts of 2 test rows also stand", "passed. 100 requests at 20 a second",
 		"[Temporal workflow](http://temporal/namespaces/default-test-namespace/workflows/"} {
 		if !strings.Contains(tags["mlflow.note.content"], part) {
 			t.Errorf("the description lacks %q:\n%s", part, tags["mlflow.note.content"])
@@ -295,12 +296,12 @@ func TestReportOfOddData(t *testing.T) {
 
 func TestReportWithoutModel(t *testing.T) {
 	r := newReporting(t, some())
-	r.in.ModelURI, r.in.LoadTest = "", nil
+	r.in.ModelURI, r.in.LoadTest, r.in.Choice = "", nil, Choice{}
 	res, err := r.report(t)
 	if err != nil || slices.Contains(res.Artifacts, "plots/latency.png") {
 		t.Errorf("result %+v, error %v, want no latency", res, err)
 	}
-	if note := r.mlflow.Runs()[0].Tags["mlflow.note.content"]; !strings.Contains(note, "not in this run, which ended before") {
+	if note := r.mlflow.Runs()[0].Tags["mlflow.note.content"]; !strings.Contains(note, "No model was logged.") || strings.Contains(note, "was taken") {
 		t.Errorf("the description speaks of a model:\n%s", note)
 	}
 }

@@ -116,6 +116,9 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, error) {
 	e.began = time.Now()
 	state := e.from.State
+	asked := ctx
+	ctx, paused, done := e.pausable(ctx)
+	defer done()
 	e.beat = Heartbeat{Phase: "train", Epoch: e.in.Epoch, Epochs: e.plan.Epochs, Step: state.Step, Steps: e.plan.TotalSteps(),
 		Checkpoint: e.ref, Failures: e.prior.Failures}
 	beat(ctx, e.beat)
@@ -128,9 +131,12 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 	e.resident.checkpoint = "" // between two checkpoints until the epoch is committed
 	state, err = train.Epoch(ctx, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
 		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) }, Checkpoint: e.checkpoint,
-		Interrupted: activity.GetWorkerStopChannel(ctx), Every: int64(e.in.Every.EverySteps), Now: time.Now,
+		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Now: time.Now,
 	})
 	stop()
+	if errors.Is(err, train.ErrInterrupted) && asked.Err() != nil { // paused, and checkpointed
+		err = asked.Err()
+	}
 	if err == nil {
 		err = e.commit(ctx, state, true)
 	}
@@ -186,16 +192,8 @@ func (e *epoch) commit(ctx context.Context, st train.State, complete bool) error
 
 // finish logs what Trainer logs once, when training ends.
 func (e *epoch) finish(ctx context.Context, st train.State) error {
-	now, steps := time.Now().UnixMilli(), float64(st.Step)
-	point := func(key string, v float64) train.Point {
-		return train.Point{Key: key, Value: v, Step: st.Step, Timestamp: now}
-	}
-	points, err := metriclog.Once(ctx, e.Store, e.in.Run.metrics(), "train", []train.Point{
-		point("train_runtime", st.Seconds),
-		point("train_samples_per_second", float64(e.plan.NumRows*e.plan.Epochs)/max(st.Seconds, 1e-9)),
-		point("train_steps_per_second", steps/max(st.Seconds, 1e-9)),
-		point("train_loss", st.TotalLoss/steps),
-	})
+	end := EarlyEnd{Samples: e.plan.NumRows * e.plan.Epochs}
+	points, err := metriclog.Once(ctx, e.Store, e.in.Run.metrics(), "train", end.points(st, time.Now().UnixMilli()))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
@@ -13,6 +14,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/workflows"
 )
 
 // cluster answers Plan's questions to the Temporal server.
@@ -62,6 +64,24 @@ func (c cluster) Outcome(ctx context.Context, workflowID, runID string) (string,
 	}
 	status, ended := outcomes[res.Status]
 	return status, ended, nil
+}
+
+// pausedTimeout is how long a cancelled activity waits to hear why: its device must be free soon if nobody answers.
+const pausedTimeout = 3 * time.Second
+
+// Paused asks a workflow, by its status query, whether people paused it; it is an [activities.Paused].
+func (b *Base) Paused(ctx context.Context, workflowID, runID string) bool {
+	ctx, cancel := context.WithTimeout(ctx, pausedTimeout)
+	defer cancel()
+	var status workflows.Status
+	answer, err := b.Temporal.QueryWorkflow(ctx, workflowID, runID, workflows.StatusQuery)
+	if err == nil {
+		err = answer.Get(&status)
+	}
+	if err != nil {
+		b.Logger.Warn("the workflow does not say why it cancels; taken as no pause", "workflow", workflowID, "error", err)
+	}
+	return status.Paused
 }
 
 // HasSearchAttributes reports whether the namespace knows all of the names. A server that does not let us ask (a cloud

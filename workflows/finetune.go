@@ -24,6 +24,7 @@ type Result struct {
 	Promotion       string                    `json:"promotion,omitempty"` // whether the alias moved, and why
 	Epochs          []Epoch                   `json:"epochs"`
 	LoadTest        activities.LoadTestResult `json:"load_test"`
+	Steering        []string                  `json:"steering,omitempty"` // what people asked of the run meanwhile
 }
 
 // Epoch is one row of the result table.
@@ -38,7 +39,7 @@ func FineTune(ctx workflow.Context, raw json.RawMessage) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	defer func() { err = r.close(ctx, err) }()
+	defer func() { res.Steering, err = r.steering.log, r.close(ctx, err) }()
 
 	if err := r.plan(ctx, raw); err != nil {
 		return Result{}, err
@@ -48,13 +49,16 @@ func FineTune(ctx workflow.Context, raw json.RawMessage) (res Result, err error)
 	if err := r.prepare(ctx); err != nil { // FetchModel, LoadSplit, Tokenize
 		return Result{}, err
 	}
-	for epoch := 1; epoch <= r.recipe.Train.Epochs; epoch++ {
+	for epoch := 1; r.trains(epoch); epoch++ {
 		if err := r.trainEpoch(ctx, epoch); err != nil {
 			return Result{}, err
 		}
 		if err := r.validate(ctx, epoch); err != nil {
 			return Result{}, err
 		}
+	}
+	if err := r.choose(ctx); err != nil {
+		return Result{}, err
 	}
 	if err := r.inferSignature(ctx); err != nil {
 		return Result{}, err

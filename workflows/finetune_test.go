@@ -66,6 +66,7 @@ func (w *world) happy() {
 		return activities.ReportResult{}, nil
 	}).Maybe()
 	w.OnActivity(cpuActivity.Promote, mock.Anything, mock.Anything).Return(activities.PromoteResult{Version: "3", Alias: "champion"}, nil).Maybe()
+	w.OnActivity(cpuActivity.NoteSteering, mock.Anything, mock.Anything).Return(nil).Maybe()
 	w.OnActivity(cpuActivity.Sweep, mock.Anything, mock.Anything).Return(activities.SweepResult{}, nil).Maybe()
 	w.OnActivity(cpuActivity.CloseRun, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.CloseRunInput) error {
 		w.closed = append(w.closed, in)

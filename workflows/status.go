@@ -20,6 +20,7 @@ type Status struct {
 	BestAccuracy float64 `json:"best_accuracy"`
 	MLflowRunID  string  `json:"mlflow_run_id"`
 	Warning      string  `json:"warning,omitempty"`
+	Paused       bool    `json:"paused,omitempty"`
 }
 
 // Search attributes, used only where the server has them registered.
@@ -39,6 +40,9 @@ func (r *run) details() string {
 	parts := []string{"**" + r.status.Phase + "**"}
 	if r.status.Warning != "" {
 		parts = append(parts, r.status.Warning)
+	}
+	if n := len(r.steering.log); n > 0 {
+		parts = append(parts, r.steering.log[n-1])
 	}
 	if n := r.split.Train.NumRows + r.split.Test.NumRows; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train", n,

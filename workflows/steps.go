@@ -30,15 +30,25 @@ type run struct {
 	split       activities.LoadSplitResult
 	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
 	step        int64        // of the checkpoint
+	tried       bool         // the recipe's examples were tried with the checkpoint
 	microStep   int          // rows a forward pass; halved when the device is out of memory
+	chosen      int          // epoch whose checkpoint becomes the model
 	last        activities.ValidateResult
-	best        artifact.Ref   // checkpoint with the best accuracy so far
+	best        candidate      // the epoch with the best accuracy so far
 	latest      []artifact.Ref // checkpoints of the latest epochs that retention keeps
 	swept       workflow.Future
 	signature   activities.InferSignatureResult
 
-	status Status
-	result Result
+	steering steering
+	status   Status
+	result   Result
+}
+
+// candidate is an epoch whose checkpoint may become the model.
+type candidate struct {
+	epoch      int
+	checkpoint artifact.Ref // manifest
+	step       int64
 }
 
 var (
@@ -57,7 +67,7 @@ func identify(ctx workflow.Context) activities.Run {
 func newRun(ctx workflow.Context) (*run, error) {
 	r := &run{id: identify(ctx)}
 	r.say(ctx, "plan")
-	return r, workflow.SetQueryHandler(ctx, StatusQuery, func() (Status, error) { return r.status, nil })
+	return r, r.listen(ctx)
 }
 
 // plan freezes the recipe and opens the MLflow run.
@@ -119,6 +129,11 @@ func (r *run) session(ctx workflow.Context, epoch int) activities.Session {
 		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep, Started: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}
 }
 
+// trains reports whether the epoch is to be trained: until the last one, or until someone stops the training.
+func (r *run) trains(epoch int) bool {
+	return epoch == 1 || epoch <= r.recipe.Train.Epochs && r.steering.stop == ""
+}
+
 // trainEpoch trains one epoch from the last checkpoint, with smaller forward passes each time memory does not suffice.
 func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 	name := fmt.Sprintf("epoch %d/%d", epoch, r.recipe.Train.Epochs)
@@ -126,9 +141,9 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 	r.say(ctx, "train "+name)
 	for {
 		var res activities.TrainEpochResult
-		err := workflow.ExecuteActivity(gpu(ctx, name), gpuActivity.TrainEpoch, activities.TrainEpochInput{
+		err := r.onDevice(ctx, name, gpuActivity.TrainEpoch, activities.TrainEpochInput{
 			Session: r.session(ctx, epoch), Tokens: r.train.Tokens, Checkpoint: r.checkpoint, Every: r.recipe.Checkpoint,
-		}).Get(ctx, &res)
+		}, &res)
 		if hasType(err, activities.TypeDeviceOutOfMemory) && r.microStep > 1 {
 			r.microStep = (r.microStep + 1) / 2
 			r.status.Warning = fmt.Sprintf("device out of memory: %d rows a forward pass from now on", r.microStep)
@@ -146,12 +161,8 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 
 // validate evaluates the last checkpoint; after the last epoch it also tries the recipe's labelled examples.
 func (r *run) validate(ctx workflow.Context, epoch int) error {
-	r.say(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs))
-	in := activities.ValidateInput{Session: r.session(ctx, epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
-	if epoch == r.recipe.Train.Epochs {
-		in.Examples = r.recipe.Examples
-	}
-	if err := workflow.ExecuteActivity(gpu(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs)), gpuActivity.Validate, in).Get(ctx, &r.last); err != nil {
+	last := epoch == r.recipe.Train.Epochs || r.steering.stop != ""
+	if err := r.evaluate(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs), epoch, last); err != nil {
 		return err
 	}
 	row := &r.result.Epochs[len(r.result.Epochs)-1]
@@ -160,32 +171,86 @@ func (r *run) validate(ctx workflow.Context, epoch int) error {
 	if err := r.remember(ctx); err != nil {
 		return err
 	}
-	if len(r.last.Missed) > 0 {
-		if err := r.report(ctx); err != nil {
-			return err
-		}
-		return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
+	return r.missed(ctx)
+}
+
+// evaluate runs the held-out rows, and the labelled examples where they are to be tried, through the checkpoint.
+func (r *run) evaluate(ctx workflow.Context, name string, epoch int, examples bool) error {
+	r.say(ctx, name)
+	in := activities.ValidateInput{Session: r.session(ctx, epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
+	if r.tried = examples; examples {
+		in.Examples = r.recipe.Examples
 	}
-	return nil
+	r.last = activities.ValidateResult{}
+	return r.onDevice(ctx, name, gpuActivity.Validate, in, &r.last)
+}
+
+// missed fails the run whose model got a labelled example wrong.
+func (r *run) missed(ctx workflow.Context) error {
+	if len(r.last.Missed) == 0 {
+		return nil
+	}
+	if err := r.report(ctx); err != nil {
+		return err
+	}
+	return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
+}
+
+// choose ends the training with the checkpoint that becomes the model: the last one, unless someone who stopped the run
+// asked for the best. One that was not tried with the examples, or not last, is evaluated again.
+func (r *run) choose(ctx workflow.Context) error {
+	r.steering.trained = true
+	chosen := candidate{r.status.Epoch, r.checkpoint, r.step}
+	if r.steering.stop == keepBest {
+		chosen = r.best
+	}
+	if r.chosen = chosen.epoch; chosen.checkpoint == r.checkpoint && r.tried {
+		return nil
+	}
+	r.checkpoint, r.step = chosen.checkpoint, chosen.step
+	if err := r.evaluate(ctx, fmt.Sprintf("evaluate the %s checkpoint, of epoch %d", r.steering.stop, chosen.epoch), chosen.epoch, true); err != nil {
+		return err
+	}
+	return r.missed(ctx)
+}
+
+// choice describes what choose did.
+func (r *run) choice() activities.Choice {
+	c := activities.Choice{Epoch: r.chosen, Trained: len(r.result.Epochs), Planned: r.recipe.Train.Epochs}
+	if r.steering.stop == keepBest {
+		c.Metric = "eval_accuracy"
+	}
+	if r.steering.stop != "" {
+		c.Stopped = "by hand"
+	}
+	return c
+}
+
+// stopped is what a training that ended early has left; nil if it had not begun.
+func (r *run) stopped() *activities.EarlyEnd {
+	if len(r.latest) == 0 {
+		return nil
+	}
+	return &activities.EarlyEnd{Checkpoint: r.latest[len(r.latest)-1], Samples: r.train.NumRows * len(r.result.Epochs)}
 }
 
 // retain keeps the best checkpoint and the latest ones, and has the others removed while the run goes on.
 func (r *run) retain(ctx workflow.Context, epoch int) {
-	if r.best.IsZero() || r.last.Accuracy > r.status.BestAccuracy {
-		r.best, r.status.BestAccuracy = r.checkpoint, r.last.Accuracy
+	if r.best.epoch == 0 || r.last.Accuracy > r.status.BestAccuracy {
+		r.best, r.status.BestAccuracy = candidate{epoch, r.checkpoint, r.step}, r.last.Accuracy
 	}
 	r.latest = append(r.latest, r.checkpoint)
 	r.latest = r.latest[max(0, len(r.latest)-max(1, r.recipe.Checkpoint.Keep)):]
-	in := activities.SweepInput{Run: r.id, Through: epoch, Keep: append([]artifact.Ref{r.best}, r.latest...)}
+	in := activities.SweepInput{Run: r.id, Through: epoch, Keep: append([]artifact.Ref{r.best.checkpoint}, r.latest...)}
 	r.swept = workflow.ExecuteActivity(background(ctx, fmt.Sprintf("sweep through epoch %d", epoch)), cpuActivity.Sweep, in)
 }
 
 // inferSignature runs the recipe's inputs through the trained model.
 func (r *run) inferSignature(ctx workflow.Context) error {
 	r.say(ctx, "infer signature")
-	return workflow.ExecuteActivity(gpu(ctx, "infer signature"), gpuActivity.InferSignature, activities.InferSignatureInput{
-		Session: r.session(ctx, r.recipe.Train.Epochs), Checkpoint: r.checkpoint, Signature: r.recipe.Signature,
-	}).Get(ctx, &r.signature)
+	return r.onDevice(ctx, "infer signature", gpuActivity.InferSignature, activities.InferSignatureInput{
+		Session: r.session(ctx, r.chosen), Checkpoint: r.checkpoint, Signature: r.recipe.Signature,
+	}, &r.signature)
 }
 
 // logModel writes the model into the training's own MLflow run.
@@ -194,7 +259,7 @@ func (r *run) logModel(ctx workflow.Context) error {
 	var res activities.LogModelResult
 	err := workflow.ExecuteActivity(bulk(ctx, "log model "+r.recipe.Tracking.ModelName), cpuActivity.LogModel, activities.LogModelInput{
 		Run: r.id, Recipe: r.recipe, Model: r.model.Model, Checkpoint: r.checkpoint, Signature: r.signature, Created: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli(),
-		Split: r.split, Predictions: r.last.Predictions,
+		Split: r.split, Predictions: r.last.Predictions, Choice: r.choice(),
 	}).Get(ctx, &res)
 	r.result.ModelID, r.result.ModelURI = res.ModelID, res.ModelURI
 	return err
@@ -204,10 +269,10 @@ func (r *run) logModel(ctx workflow.Context) error {
 // verdict.
 func (r *run) loadTest(ctx workflow.Context) error {
 	r.say(ctx, "load test")
-	return workflow.ExecuteActivity(gpu(ctx, "load test "+r.result.ModelURI), gpuActivity.LoadTest, activities.LoadTestInput{
-		Session: r.session(ctx, r.recipe.Train.Epochs), ModelURI: r.result.ModelURI, Texts: r.split.Test, Predictions: r.last.Predictions,
+	return r.onDevice(ctx, "load test "+r.result.ModelURI, gpuActivity.LoadTest, activities.LoadTestInput{
+		Session: r.session(ctx, r.chosen), ModelURI: r.result.ModelURI, Texts: r.split.Test, Predictions: r.last.Predictions,
 		Tokens: r.test.Tokens, Limits: r.recipe.LoadTest,
-	}).Get(ctx, &r.result.LoadTest)
+	}, &r.result.LoadTest)
 }
 
 // report writes description, pictures and tables into the MLflow run. A model is worth more than its report: one that
@@ -215,7 +280,7 @@ func (r *run) loadTest(ctx workflow.Context) error {
 func (r *run) report(ctx workflow.Context) error {
 	r.say(ctx, "report")
 	in := activities.ReportInput{Run: r.id, Recipe: r.recipe, Split: r.split, Tokens: []artifact.Ref{r.train.Tokens, r.test.Tokens},
-		Checkpoint: r.checkpoint, Predictions: r.last.Predictions, ModelURI: r.result.ModelURI,
+		Checkpoint: r.checkpoint, Predictions: r.last.Predictions, ModelURI: r.result.ModelURI, Choice: r.choice(),
 		Epochs: r.result.Epochs[max(0, len(r.result.Epochs)-activities.ReportEpochs):]}
 	if in.ModelURI != "" {
 		in.LoadTest = &r.result.LoadTest
@@ -236,9 +301,13 @@ func (r *run) promote(ctx workflow.Context) error {
 		return temporal.NewNonRetryableApplicationError("load test of "+r.result.ModelURI+": "+strings.Join(r.result.LoadTest.Reasons, "; "), activities.TypeLoadTestFailed, nil)
 	}
 	model := r.recipe.Tracking.RegisteredModel
-	if model == "" {
+	if err := r.hold(ctx); err != nil { // a person who looks at the run first
+		return err
+	}
+	if model == "" || r.steering.skipPromotion {
 		return nil
 	}
+	r.steering.promoting = true
 	r.say(ctx, "promote")
 	in, err := r.promoteInput(ctx)
 	if err != nil {
@@ -268,7 +337,7 @@ func (r *run) promoteInput(ctx workflow.Context) (activities.PromoteInput, error
 	in := activities.PromoteInput{Run: r.id, ModelID: r.result.ModelID, RegisteredModel: t.RegisteredModel, Alias: t.Alias, Step: r.step,
 		Tags: activities.VersionTags(digest, r.split.Train.Digest, v.Metrics)}
 	if t.PromoteIf == "better" {
-		in.Contest = &activities.Contest{Session: r.session(ctx, r.recipe.Train.Epochs), Texts: r.split.Test, Predictions: v.Predictions, Margin: t.Margin, MaxP: t.MaxP}
+		in.Contest = &activities.Contest{Session: r.session(ctx, r.chosen), Texts: r.split.Test, Predictions: v.Predictions, Margin: t.Margin, MaxP: t.MaxP}
 	}
 	return in, err
 }
@@ -306,10 +375,14 @@ func (r *run) close(ctx workflow.Context, err error) error {
 	if r.swept != nil {
 		_ = r.swept.Get(ctx, nil) // what could not be removed costs space, nothing else
 	}
+	r.steering.closing = true
 	r.say(ctx, "close")
 	cctx, cancel := cleanup(ctx, "close run: "+status)
 	defer cancel()
-	in := activities.CloseRunInput{Run: r.id, Status: status, Gate: r.gate(err), Error: message(err)}
+	in := activities.CloseRunInput{Run: r.id, Status: status, Gate: r.gate(err), Error: message(err), Steering: r.steering.log}
+	if r.steering.stop != "" {
+		in.Stopped = r.stopped()
+	}
 	if cerr := workflow.ExecuteActivity(cctx, cpuActivity.CloseRun, in).Get(cctx, nil); cerr != nil && err == nil {
 		return cerr
 	}

@@ -66,6 +66,7 @@ type Hooks struct {
 	Progress    func(Progress)                            // after completed steps, at least every half second
 	Checkpoint  func(ctx context.Context, st State) error // every CheckpointEvery steps, and when interrupted
 	Interrupted <-chan struct{}                           // closed: checkpoint and return ErrInterrupted
+	Paused      <-chan struct{}                           // the same, for another reason
 	Every       int64                                     // steps between checkpoints within the epoch; 0: none
 	Now         func() time.Time                          // clock of the points' time stamps
 }
@@ -225,6 +226,8 @@ func (r *epochRun) progress() {
 func (r *epochRun) interrupted() bool {
 	select {
 	case <-r.hooks.Interrupted:
+		return true
+	case <-r.hooks.Paused:
 		return true
 	default:
 		return false
