@@ -28,7 +28,7 @@ func TestPauseCheckpointsTheStep(t *testing.T) {
 					<-asked
 				}
 				if step > pauseAt && len(b.engines) == 1 { // a device takes its time
-					time.Sleep(20 * time.Millisecond)
+					<-time.After(20 * time.Millisecond)
 				}
 				return nil
 			}
