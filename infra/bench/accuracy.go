@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/duratune/duratune/internal/plot"
 	"github.com/duratune/duratune/internal/train"
@@ -22,11 +27,17 @@ type settings struct {
 	LearningRate        float64
 	LoggingSteps        int64
 	MaxLength           int
+	Jobs                int // seeds raced at a time
 }
 
 // defaults let five seeds of both sides take minutes on two cores: a quarter of the training rows once, all test rows.
 var defaults = settings{
-	Seeds: 5, TrainRows: 1200, TestRows: 1115, Epochs: 1, Batch: 8, LearningRate: 1e-4, LoggingSteps: 8, MaxLength: 128,
+	Seeds: 5, TrainRows: 1200, TestRows: 1115, Epochs: 1, Batch: 8, LearningRate: 1e-4, LoggingSteps: 8, MaxLength: 128, Jobs: 1,
+}
+
+// command is the verb that runs the benchmark with these settings.
+func (s settings) command() string {
+	return fmt.Sprintf("go tool task bench:accuracy SEEDS=%d -- -rows %d -test-rows %d -lr %g -jobs %d", s.Seeds, s.TrainRows, s.TestRows, s.LearningRate, s.Jobs)
 }
 
 // accuracy is one run of the benchmark.
@@ -37,10 +48,7 @@ type accuracy struct {
 	python      string // the peers' interpreter
 	out         io.Writer
 	train, test source
-
-	identity train.Identity    // of our side
-	versions map[string]string // of the peer's
-	pairs    []pair
+	pairs       []pair
 }
 
 // outcome is what one training run came to.
@@ -48,6 +56,9 @@ type outcome struct {
 	Accuracy, F1, EvalLoss float64
 	Loss                   []plot.Point // the logged windows
 	Seconds                float64      // of training, without start and evaluation
+
+	identity train.Identity    // of our side
+	versions map[string]string // of the peer's
 }
 
 // pair is both sides with one seed.
@@ -115,28 +126,45 @@ func deviation(values []float64) float64 {
 	return math.Sqrt(sum / math.Max(1, float64(len(values)-1)))
 }
 
-// race runs both sides in turn, seed by seed; who comes first changes, so that a busier machine slows both.
+// race runs both sides in turn, seed by seed, as many seeds at a time as there are jobs; who comes first changes, so that a
+// busier machine slows both.
 func (b *accuracy) race(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "bench-accuracy-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for i := range b.settings.Seeds {
-		p := pair{Seed: i + 1}
-		sides := []func() error{
-			func() (err error) { p.Ours, err = b.ours(ctx, int64(p.Seed)); return err },
-			func() (err error) { p.Peer, err = b.peer(ctx, dir, int64(p.Seed)); return err },
-		}
-		for j := range sides {
-			if err := sides[(i+j)%2](); err != nil {
-				return fmt.Errorf("seed %d: %w", p.Seed, err)
+	if err := errors.Join(b.train.write(filepath.Join(dir, trainFile)), b.test.write(filepath.Join(dir, testFile))); err != nil {
+		return err
+	}
+	b.pairs = make([]pair, b.settings.Seeds)
+	var printing sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(max(1, b.settings.Jobs))
+	for i := range b.pairs {
+		group.Go(func() error {
+			p, err := b.seed(ctx, dir, i)
+			if err != nil {
+				return fmt.Errorf("seed %d: %w", i+1, err)
 			}
-		}
-		b.pairs = append(b.pairs, p)
-		if err := json.NewEncoder(b.out).Encode(p.line()); err != nil {
-			return err
-		}
+			b.pairs[i] = p
+			printing.Lock()
+			defer printing.Unlock()
+			return json.NewEncoder(b.out).Encode(p.line())
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return json.NewEncoder(b.out).Encode(b.mean())
+}
+
+// seed runs both sides of the i-th pair.
+func (b *accuracy) seed(ctx context.Context, dir string, i int) (pair, error) {
+	p := pair{Seed: i + 1}
+	sides := []func() error{
+		func() (err error) { p.Ours, err = b.ours(ctx, int64(p.Seed)); return err },
+		func() (err error) { p.Peer, err = b.peer(ctx, dir, int64(p.Seed)); return err },
+	}
+	return p, errors.Join(sides[i%2](), sides[(i+1)%2]())
 }

@@ -32,8 +32,7 @@ func TestRunSaysWhatItNeeds(t *testing.T) {
 }
 
 func TestParseReadsTrainersHistory(t *testing.T) {
-	var b accuracy
-	got, err := b.parse([]byte(`{"versions": {"torch": "2.11.0"}, "seconds": 12.5, "log_history": [
+	got, err := parse([]byte(`{"versions": {"torch": "2.11.0"}, "seconds": 12.5, "log_history": [
 		{"step": 8, "loss": 0.5, "learning_rate": 1e-5}, {"step": 16, "loss": 0.25},
 		{"step": 16, "eval_loss": 0.1, "eval_accuracy": 0.9, "eval_f1": 0.8, "eval_runtime": 2.5}, {"step": 16, "train_loss": 0.4}]}`))
 	if err != nil {
@@ -43,7 +42,7 @@ func TestParseReadsTrainersHistory(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	for _, text := range []string{`Traceback`, `{"log_history": []}`} {
-		if _, err := b.parse([]byte(text)); err == nil {
+		if _, err := parse([]byte(text)); err == nil {
 			t.Errorf("%s: no error", text)
 		}
 	}
@@ -57,8 +56,9 @@ func twoSeeds(out *bytes.Buffer) accuracy {
 		}
 		return points
 	}
-	return accuracy{settings: defaults, out: out, versions: map[string]string{"transformers": "5.17.0"}, train: source{{Label: 1}, {}}, pairs: []pair{
-		{1, outcome{Accuracy: 0.98, F1: 0.9, Loss: curve(0.5, 0.2), Seconds: 10}, outcome{Accuracy: 0.97, F1: 0.9, Loss: curve(0.4, 0.2), Seconds: 20}},
+	peer := map[string]string{"transformers": "5.17.0"}
+	return accuracy{settings: defaults, out: out, train: source{{Label: 1}, {}}, pairs: []pair{
+		{1, outcome{Accuracy: 0.98, F1: 0.9, Loss: curve(0.5, 0.2), Seconds: 10}, outcome{Accuracy: 0.97, F1: 0.9, Loss: curve(0.4, 0.2), Seconds: 20, versions: peer}},
 		{2, outcome{Accuracy: 0.96, F1: 0.8, Loss: curve(0.5, 0.2), Seconds: 10}, outcome{Accuracy: 0.97, F1: 0.8, Loss: curve(0.6, 0.2), Seconds: 20}},
 	}}
 }

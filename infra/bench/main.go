@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -78,6 +79,9 @@ func runAccuracy(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&c.Seeds, "seeds", c.Seeds, "runs of each side")
 	flags.IntVar(&c.TrainRows, "rows", c.TrainRows, "training rows taken")
 	flags.IntVar(&c.TestRows, "test-rows", c.TestRows, "test rows taken")
+	flags.Float64Var(&c.LearningRate, "lr", c.LearningRate, "learning rate at the start")
+	flags.IntVar(&c.Jobs, "jobs", c.Jobs, "seeds raced at a time, each with GOMAXPROCS threads")
+	runs := flags.String("runs", "", "file for all runs and their loss curves, as JSON")
 	docs := flags.String("docs", filepath.Join(at.root, "docs", "benchmarks"), "folder of the page and its picture")
 	model := flags.String("model", at.model, "base model")
 	data := flags.String("data", at.data, "the SMS Spam Collection")
@@ -100,6 +104,12 @@ func runAccuracy(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if err := b.race(ctx); err != nil {
 		return err
+	}
+	if *runs != "" {
+		text, err := json.Marshal(b.pairs)
+		if err := errors.Join(err, os.WriteFile(*runs, text, 0o644)); err != nil {
+			return err
+		}
 	}
 	return b.publish(*docs)
 }

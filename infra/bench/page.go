@@ -17,7 +17,7 @@ import (
 
 // publish draws the loss curves and writes the page, named as torchtitan names its own: theme_hardware_date_entity.
 func (b *accuracy) publish(dir string) error {
-	name := fmt.Sprintf("accuracy_minilm_sms_%dcpu_%s_duratune", runtime.GOMAXPROCS(0), time.Now().Format("2006-01"))
+	name := fmt.Sprintf("accuracy_minilm_sms_%dcpu_%s_duratune", runtime.NumCPU(), time.Now().Format("2006-01"))
 	groups := []plot.Group{{Name: "Duratune"}, {Name: "Trainer"}}
 	for _, p := range b.pairs {
 		groups[0].Runs, groups[1].Runs = append(groups[0].Runs, p.Ours.Loss), append(groups[1].Runs, p.Peer.Loss)
@@ -47,10 +47,15 @@ func (b *accuracy) publish(dir string) error {
 	return os.WriteFile(filepath.Join(dir, name+".md"), []byte(text.String()), 0o644)
 }
 
+// messages are those of the whole collection.
+const messages = 5574
+
 // facts are what the page is filled with.
 type facts struct {
 	Name, Date, CPU string
-	Cores           int
+	Cores, Threads  int // threads: of a run
+	Whole           bool
+	Command         string // that writes the page again
 	Set             settings
 	Steps           int64
 	TrainSpam       int
@@ -70,9 +75,10 @@ type facts struct {
 
 func (b *accuracy) facts(name string) facts {
 	f := facts{
-		Name: name, Date: time.Now().Format(time.DateOnly), CPU: cpuName(), Cores: runtime.GOMAXPROCS(0), Set: b.settings,
+		Name: name, Date: time.Now().Format(time.DateOnly), CPU: cpuName(), Cores: runtime.NumCPU(), Threads: runtime.GOMAXPROCS(0), Set: b.settings,
+		Whole: len(b.train)+len(b.test) == messages, Command: b.settings.command(),
 		Steps: b.plan(0).TotalSteps(), TrainSpam: b.train.positives(), TestSpam: b.test.positives(),
-		Identity: b.identity, Versions: b.versions, Go: runtime.Version(), Pairs: b.pairs, Mean: b.mean(),
+		Identity: b.pairs[0].Ours.identity, Versions: b.pairs[0].Peer.versions, Go: runtime.Version(), Pairs: b.pairs, Mean: b.mean(),
 	}
 	for _, s := range []struct {
 		of   func(pair) float64

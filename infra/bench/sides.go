@@ -36,7 +36,7 @@ func (b *accuracy) ours(ctx context.Context, seed int64) (o outcome, err error) 
 		return o, err
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
-	b.identity = eng.Identity()
+	o.identity = eng.Identity()
 	hooks := train.Hooks{Now: time.Now, Progress: func(train.Progress) {}, Points: func(points []train.Point) {
 		for _, p := range points {
 			if p.Key == "loss" {
@@ -69,6 +69,12 @@ func (b *accuracy) ours(ctx context.Context, seed int64) (o outcome, err error) 
 // evalBatch does not change the numbers.
 const evalBatch = 32
 
+// The rows' files, in the folder that the peer reads.
+const (
+	trainFile = "train.jsonl"
+	testFile  = "test.jsonl"
+)
+
 // peer has Trainer take the same rows in the same order. Its dropout and its new head come from its own generator.
 func (b *accuracy) peer(ctx context.Context, dir string, seed int64) (outcome, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -78,11 +84,12 @@ func (b *accuracy) peer(ctx context.Context, dir string, seed int64) (outcome, e
 		order = append(order, train.Order(seed, epoch, plan.NumRows))
 	}
 	text, err := json.Marshal(order)
-	if err := errors.Join(err, os.WriteFile(in("order.json"), text, 0o644), b.train.write(in("train.jsonl")), b.test.write(in("test.jsonl"))); err != nil {
+	orders := in(fmt.Sprintf("order-%d.json", seed))
+	if err := errors.Join(err, os.WriteFile(orders, text, 0o644)); err != nil {
 		return outcome{}, err
 	}
 	cmd := exec.CommandContext(ctx, b.python, filepath.Join(b.root, "internal", "py", "trainer_curve.py"),
-		"--model", b.model, "--rows", in("train.jsonl"), "--eval-rows", in("test.jsonl"), "--order", in("order.json"),
+		"--model", b.model, "--rows", in(trainFile), "--eval-rows", in(testFile), "--order", orders,
 		"--labels", strconv.Itoa(len(labels)), "--epochs", strconv.Itoa(plan.Epochs), "--batch", strconv.Itoa(plan.BatchSize), "--eval-batch", strconv.Itoa(evalBatch),
 		"--lr", strconv.FormatFloat(plan.Schedule.Peak, 'g', -1, 64), "--logging-steps", strconv.FormatInt(plan.LoggingSteps, 10),
 		"--dropout", "on", "--seed", strconv.FormatInt(seed, 10), "--threads", strconv.Itoa(runtime.GOMAXPROCS(0)))
@@ -92,11 +99,11 @@ func (b *accuracy) peer(ctx context.Context, dir string, seed int64) (outcome, e
 	if err != nil {
 		return outcome{}, fmt.Errorf("trainer_curve.py: %w\n%s", err, stderr.Bytes())
 	}
-	return b.parse(out)
+	return parse(out)
 }
 
 // parse reads what trainer_curve.py prints.
-func (b *accuracy) parse(out []byte) (o outcome, err error) {
+func parse(out []byte) (o outcome, err error) {
 	var curve struct {
 		Versions map[string]string `json:"versions"`
 		Seconds  float64           `json:"seconds"`
@@ -112,7 +119,7 @@ func (b *accuracy) parse(out []byte) (o outcome, err error) {
 	if err := json.Unmarshal(out, &curve); err != nil {
 		return o, fmt.Errorf("trainer_curve.py printed %q: %w", out, err)
 	}
-	b.versions, o.Seconds = curve.Versions, curve.Seconds
+	o.versions, o.Seconds = curve.Versions, curve.Seconds
 	for _, h := range curve.History {
 		if h.Loss != nil {
 			o.Loss = append(o.Loss, plot.Point{Step: h.Step, Value: *h.Loss})
