@@ -28,20 +28,21 @@ type LoadSplitInput struct {
 	Data recipe.Data `json:"data"`
 }
 
-// LoadSplitResult describes both shares. Their shards are listed in manifests, never in the history.
+// LoadSplitResult describes the shares. Their shards are listed in manifests, never in the history.
 type LoadSplitResult struct {
 	Train      Share  `json:"train"`
 	Test       Share  `json:"test"`
-	Duplicates int    `json:"duplicates"`       // rows that repeat an earlier row
-	Overlap    int    `json:"overlap"`          // test rows whose text also stands in train
-	Commit     string `json:"commit,omitempty"` // hub commit of the data
+	Validation Share  `json:"validation,omitzero"` // zero: each epoch is evaluated on the test share
+	Duplicates int    `json:"duplicates"`          // rows that repeat an earlier row
+	Overlap    int    `json:"overlap"`             // test rows whose text also stands in train
+	Commit     string `json:"commit,omitempty"`    // hub commit of the data
 
 	Rejected *Rejected `json:"rejected,omitempty"` // rows left out as data.rows.on_error says; nil: none
 }
 
 // Share is one side of the split.
 type Share struct {
-	Name        string       `json:"name"` // "train" or "test"
+	Name        string       `json:"name"` // "train", "test" or "validation"
 	Rows        artifact.Ref `json:"rows"` // manifest ([Shards]) of Arrow files
 	NumRows     int          `json:"num_rows"`
 	LabelCounts []int        `json:"label_counts"`
@@ -77,7 +78,7 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	defer rejects.close()
 	rows := dataset.Read(ctx, files, readOptions(in.Data, rejects))
 	split, err := dataset.SplitRows(ctx, rows, dataset.SplitSpec{
-		TestFraction: in.Data.TestFraction, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
+		TestFraction: in.Data.TestFraction, Validation: in.Data.Validation, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
 		Progress: func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) },
 	})
 	if err != nil {
@@ -88,7 +89,7 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if err := checkClassRows(in.Data, split.Train.LabelCounts); err != nil {
 		return res, err
 	}
-	if res.Rejected, err = rejects.publish(ctx, c, in.Run, split.Train.NumRows+split.Test.NumRows); err != nil {
+	if res.Rejected, err = rejects.publish(ctx, c, in.Run, split.Train.NumRows+split.Test.NumRows+split.Validation.NumRows); err != nil {
 		return res, err
 	}
 	if res.Train, err = c.putShare(ctx, in, "train", split.Train, filepath.Join(dir, "train")); err != nil {
@@ -97,10 +98,15 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if res.Test, err = c.putShare(ctx, in, "test", split.Test, filepath.Join(dir, "test")); err != nil {
 		return res, err
 	}
+	if split.Validation.NumRows > 0 {
+		if res.Validation, err = c.putShare(ctx, in, "validation", split.Validation, filepath.Join(dir, "validation")); err != nil {
+			return res, err
+		}
+	}
 	return res, c.logDatasets(ctx, in, res)
 }
 
-// logDatasets records both shares as inputs of the MLflow run, and what the split found as its tags.
+// logDatasets records the shares as inputs of the MLflow run, and what the split found as its tags.
 func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitResult) error {
 	source, err := json.Marshal(map[string]string{"uri": in.Data.Source, "commit": res.Commit})
 	if err != nil {
@@ -112,7 +118,11 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 			Source: string(source), Schema: schema, Profile: fmt.Sprintf(`{"num_rows": %d, "num_elements": %d}`, share.NumRows, 2*share.NumRows),
 			Context: context, Tags: map[string]string{"split": share.Name}}
 	}
-	if err := c.Tracking.LogInputs(ctx, in.Run.MLflowRunID, []mlflow.Dataset{describe(res.Train, "training"), describe(res.Test, "evaluation")}); err != nil {
+	inputs := []mlflow.Dataset{describe(res.Train, "training"), describe(res.Test, "evaluation")}
+	if res.Validation.NumRows > 0 {
+		inputs = append(inputs, describe(res.Validation, "validation"))
+	}
+	if err := c.Tracking.LogInputs(ctx, in.Run.MLflowRunID, inputs); err != nil {
 		return err
 	}
 	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, map[string]string{

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -177,7 +178,9 @@ func params(r recipe.Recipe) map[string]string {
 		"precision": t.Precision, "seed": strconv.FormatInt(t.Seed, 10), "max_length": strconv.Itoa(r.Tokenizer.MaxLength), "padding": r.Tokenizer.Padding,
 		"base_model": r.Model.Base, "model_revision": r.Model.Revision, "data_source": r.Data.Source, "test_fraction": number(r.Data.TestFraction),
 		"split_seed": strconv.FormatInt(r.Data.SplitSeed, 10), "shuffle_seed": strconv.FormatInt(r.Data.ShuffleSeed, 10),
-		"id2label": id2label(r.Data.Labels),
+		"id2label": id2label(r.Data.Labels), "validation_fraction": number(r.Data.Validation),
+		"metric_for_best_model": cmp.Or(r.Selection.Metric, "None"), "load_best_model_at_end": pythonRepr(r.Selection.Metric != ""),
+		"early_stopping_patience": strconv.Itoa(r.Selection.Patience),
 	}
 }
 

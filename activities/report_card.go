@@ -58,6 +58,10 @@ func (r *report) note(workflowURL string) string {
 	if n := len(in.Epochs); n > 0 && in.Epochs[0].Epoch > 1 {
 		fmt.Fprintf(&b, "\nThe latest %d of %d epochs.\n", n, in.Epochs[n-1].Epoch)
 	}
+	if in.Choice.Sealed {
+		m := r.held.metrics
+		fmt.Fprintf(&b, "\nThe table is of the %d validation rows. **Test figures**: loss %.4f, accuracy %.4f, F1 %.4f.\n", in.Split.Validation.NumRows, m.Loss, m.Accuracy, m.F1)
+	}
 	logged := "No model was logged."
 	if in.ModelURI != "" {
 		logged = "Logged as " + mlflow.Code(in.ModelURI) + "."

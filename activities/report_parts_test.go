@@ -221,3 +221,23 @@ func TestReportInputIsSmall(t *testing.T) {
 		t.Errorf("%d bytes, error %v", len(body), err)
 	}
 }
+
+func TestChoice(t *testing.T) {
+	tests := []struct {
+		choice Choice
+		want   string
+	}{
+		{Choice{Epoch: 3, Trained: 3, Planned: 3}, "The held-out test share was evaluated after each epoch. The last checkpoint (epoch 3) was taken, whatever its figures."},
+		{Choice{Trained: 1, Planned: 1}, "The held-out test share was evaluated after each epoch."},
+		{Choice{Epoch: 1, Trained: 2, Planned: 3, Metric: "eval_accuracy", Stopped: "by hand"},
+			"The held-out test share was evaluated after each epoch. The checkpoint of epoch 1, the best by eval_accuracy, was taken; chosen by these very rows, its figures flatter it. " +
+				"Training was stopped by hand after 2 of 3 epochs."},
+		{Choice{Epoch: 1, Trained: 3, Planned: 3, Metric: "eval_f1", Sealed: true},
+			"Each epoch was evaluated on the validation share, and the test share once, with the chosen checkpoint. The checkpoint of epoch 1, the best by eval_f1, was taken."},
+	}
+	for _, tt := range tests {
+		if got := tt.choice.String(); got != tt.want {
+			t.Errorf("%+v is %q, want %q", tt.choice, got, tt.want)
+		}
+	}
+}

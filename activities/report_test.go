@@ -294,6 +294,20 @@ func TestReportOfOddData(t *testing.T) {
 	}
 }
 
+// TestReportOfASealedTest says which figures are of which share.
+func TestReportOfASealedTest(t *testing.T) {
+	r := newReporting(t, some())
+	r.in.Choice, r.in.Split.Validation = Choice{Epoch: 1, Trained: 1, Planned: 1, Metric: "eval_f1", Sealed: true}, Share{Name: "validation", NumRows: 77}
+	if _, err := r.report(t); err != nil {
+		t.Fatal(err)
+	}
+	for _, says := range []string{"The table is of the 77 validation rows. **Test figures**: loss", "accuracy 0.5000", "the test share once, with the chosen checkpoint", `the best by eval\_f1`} {
+		if note := r.mlflow.Runs()[0].Tags["mlflow.note.content"]; !strings.Contains(note, says) {
+			t.Errorf("the description lacks %q:\n%s", says, note)
+		}
+	}
+}
+
 func TestReportWithoutModel(t *testing.T) {
 	r := newReporting(t, some())
 	r.in.ModelURI, r.in.LoadTest, r.in.Choice = "", nil, Choice{}

@@ -316,3 +316,21 @@ func TestBucketsOfS3(t *testing.T) {
 	_, err = b.load(t, recipe.Data{Source: "s3://nobucket/x.csv"})
 	wantType(t, err, TypeDatasetInvalid, false)
 }
+
+// TestLoadSplitWithValidation: the validation share is stored like the others and is an input of the run.
+func TestLoadSplitWithValidation(t *testing.T) {
+	b := newSourceBench(t)
+	b.put(t, "many/a.csv", csvA)
+	b.put(t, "many/b.csv", csvB)
+	res, err := b.load(t, recipe.Data{Source: "s3://team-a/many/", Validation: 0.25})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Test.NumRows != 2 || res.Validation.NumRows != 2 || res.Train.NumRows != 4 || res.Validation.Name != "validation" || res.Validation.Rows.IsZero() || res.Validation.Digest == "" {
+		t.Errorf("shares %+v", res)
+	}
+	plain, err := b.load(t, recipe.Data{Source: "s3://team-a/many/"})
+	if err != nil || plain.Test.Digest != res.Test.Digest || plain.Validation.NumRows != 0 {
+		t.Errorf("without a validation share: %+v, %v; want the same test rows", plain, err)
+	}
+}

@@ -312,3 +312,24 @@ func TestErrorsCarryNoSecrets(t *testing.T) {
 		t.Errorf("%v lost the place", err)
 	}
 }
+
+// TestValidateNamesTheShare: epochs are eval_*, the sealed test share is test_*, each logged once.
+func TestValidateNamesTheShare(t *testing.T) {
+	b := newBench(t)
+	trained, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := ValidateInput{Session: b.input.Session, Tokens: b.input.Tokens, Checkpoint: trained.Checkpoint}
+	for _, sealed := range []bool{false, true, true} {
+		in.Sealed = sealed
+		if _, err := b.env(t).ExecuteActivity(b.gpu.Validate, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"eval_loss 11", "eval_accuracy 11", "test_loss 11", "test_accuracy 11", "test_f1 11"} {
+		if n := b.history()[key]; n != 1 {
+			t.Errorf("%d points %q, want 1", n, key)
+		}
+	}
+}

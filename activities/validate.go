@@ -23,6 +23,7 @@ type ValidateInput struct {
 	Tokens     artifact.Ref     `json:"tokens"` // manifest of the held-out share
 	Checkpoint artifact.Ref     `json:"checkpoint"`
 	Examples   []recipe.Example `json:"examples,omitempty"` // labelled quick checks, after the last epoch
+	Sealed     bool             `json:"sealed,omitempty"`   // the rows are the test share, which no epoch was evaluated on
 }
 
 // ValidateResult is the quality of the checkpoint on the held-out rows.
@@ -90,7 +91,7 @@ func (g *GPU) evaluating(ctx context.Context, s Session, done, rows int, began t
 	beat(ctx, h)
 }
 
-// logEvaluation logs what Trainer's evaluate logs, once: a retry finds the points of the first attempt.
+// logEvaluation logs what Trainer's evaluate or, of sealed rows, its predict logs, once: a retry finds the points of the first attempt.
 func (g *GPU) logEvaluation(ctx context.Context, in ValidateInput, res ValidateResult) error {
 	c, err := train.Load(ctx, g.Store, in.Checkpoint)
 	if err != nil {
@@ -98,17 +99,21 @@ func (g *GPU) logEvaluation(ctx context.Context, in ValidateInput, res ValidateR
 	}
 	now, step := time.Now().UnixMilli(), c.State.Step
 	var points []train.Point
+	prefix, event := "eval", fmt.Sprintf("eval-epoch-%03d", in.Epoch)
+	if in.Sealed {
+		prefix, event = "test", "test"
+	}
 	for _, m := range []struct {
 		key   string
 		value float64
 	}{
-		{"eval_loss", res.Loss}, {"eval_accuracy", res.Accuracy}, {"eval_f1", res.F1}, {"eval_precision", res.Precision}, {"eval_recall", res.Recall},
-		{"eval_runtime", res.Seconds}, {"eval_samples_per_second", float64(res.Rows) / res.Seconds},
-		{"eval_steps_per_second", math.Ceil(float64(res.Rows)/float64(in.Train.EvalBatchSize)) / res.Seconds},
+		{"loss", res.Loss}, {"accuracy", res.Accuracy}, {"f1", res.F1}, {"precision", res.Precision}, {"recall", res.Recall},
+		{"runtime", res.Seconds}, {"samples_per_second", float64(res.Rows) / res.Seconds},
+		{"steps_per_second", math.Ceil(float64(res.Rows)/float64(in.Train.EvalBatchSize)) / res.Seconds},
 	} {
-		points = append(points, train.Point{Key: m.key, Value: m.value, Step: step, Timestamp: now})
+		points = append(points, train.Point{Key: prefix + "_" + m.key, Value: m.value, Step: step, Timestamp: now})
 	}
-	points, err = metriclog.Once(ctx, g.Store, in.Run.metrics(), fmt.Sprintf("eval-epoch-%03d", in.Epoch), points)
+	points, err = metriclog.Once(ctx, g.Store, in.Run.metrics(), event, points)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // SplitSpec says how rows are split.
 type SplitSpec struct {
 	TestFraction float64 // share of the rows held out, (0, 1)
+	Validation   float64 // share of the rows kept apart from both, [0, 1)
 	SplitSeed    int64   // decides which
 	ShuffleSeed  int64   // decides the stored order
 	Labels       []string
@@ -23,11 +24,12 @@ type SplitSpec struct {
 	Progress     func(rows int64) // told the rows taken in; may be nil
 }
 
-// Split is a data set cut in two. Close frees what it spilled.
+// Split is a data set cut in two, or three. Close frees what it spilled.
 type Split struct {
 	Train, Test *Side
-	Duplicates  int // rows equal to an earlier one, label included
-	Overlap     int // test rows whose text also stands in train
+	Validation  *Side // empty where none was asked for
+	Duplicates  int   // rows equal to an earlier one, label included
+	Overlap     int   // test rows whose text also stands in train
 }
 
 // Side is one share of a split.
@@ -69,15 +71,15 @@ func orderKey(domain string, seed int64, content hashKey, ordinal uint64) hashKe
 func u64[T int | int64 | uint64](n T) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(n)) }
 
 // SplitRows reads all rows and splits them exactly: sorted by SHA-256(split seed, content, ordinal among equals), the
-// first ceil(n × TestFraction) are test. Index of a row becomes its rank in that order, so a row below the number of
-// test rows is a test row. Each side is stored in the order of SHA-256(shuffle seed, content, ordinal among equals).
+// first ceil(n × TestFraction) are test, and the next ceil(n × Validation) are the validation share. Index of a row becomes
+// its rank in that order, so a row below the number of test rows is a test row, with or without a validation share. Each side is stored in the order of SHA-256(shuffle seed, content, ordinal among equals).
 //
 // Both are functions of the rows' content: the same rows give the same sides in the same order, whatever order, files
 // and machine they come from; among equal rows it makes no difference which is which. TestFraction counts as the
 // decimal number that it is written as: 0.07 of 100 rows are 7, although 0.07 × 100 > 7 in floating point.
 func SplitRows(ctx context.Context, rows iter.Seq2[Row, error], spec SplitSpec) (_ *Split, err error) {
 	s := splitter{spec: spec, byContent: spool{dir: spec.TempDir}, bySplit: spool{dir: spec.TempDir}, texts: spool{dir: spec.TempDir}}
-	s.out = &Split{Train: s.side(), Test: s.side()}
+	s.out = &Split{Train: s.side(), Test: s.side(), Validation: s.side()}
 	defer func() {
 		err = errors.Join(err, s.byContent.close(), s.bySplit.close(), s.texts.close())
 		if err != nil {
@@ -95,7 +97,9 @@ func SplitRows(ctx context.Context, rows iter.Seq2[Row, error], spec SplitSpec) 
 }
 
 // Close frees memory and disk; the rows cannot be read afterwards.
-func (s *Split) Close() error { return errors.Join(s.Train.spool.close(), s.Test.spool.close()) }
+func (s *Split) Close() error {
+	return errors.Join(s.Train.spool.close(), s.Test.spool.close(), s.Validation.spool.close())
+}
 
 // splitter passes the rows through spools, each keyed by what the next step groups or sorts by:
 // content -> (ordinal) -> split key -> (rank, side) -> shuffle key of the side.
@@ -161,7 +165,7 @@ func (s *splitter) rank(ctx context.Context) error {
 
 // deal sorts by split key and gives each row its rank and its side.
 func (s *splitter) deal(ctx context.Context) error {
-	numTest, err := testRows(s.n, s.spec.TestFraction)
+	numTest, numValidation, err := heldRows(s.n, s.spec.TestFraction, s.spec.Validation)
 	if err != nil {
 		return err
 	}
@@ -174,8 +178,11 @@ func (s *splitter) deal(ctx context.Context) error {
 		for _, rec := range recs {
 			shuffle, label, body := rec[16:32], binary.LittleEndian.Uint64(rec[32:]), rec[40:]
 			side, mark := s.out.Train, byte(0)
-			if next < numTest {
+			switch {
+			case next < numTest:
 				side, mark = s.out.Test, 1
+			case next < numTest+numValidation:
+				side, mark = s.out.Validation, 2
 			}
 			side.NumRows++
 			side.LabelCounts[label]++
@@ -204,9 +211,10 @@ func (s *splitter) overlap(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if rec[16] == 1 {
+			switch rec[16] {
+			case 1:
 				test[hashKey(rec)]++
-			} else {
+			case 0:
 				train[hashKey(rec)] = true
 			}
 		}
@@ -222,19 +230,28 @@ func (s *splitter) overlap(ctx context.Context) error {
 	return nil
 }
 
-// testRows is ceil(n × fraction), exact in decimal.
-func testRows(n int64, fraction float64) (int64, error) {
-	f, ok := new(big.Rat).SetString(strconv.FormatFloat(fraction, 'g', -1, 64))
-	if !ok || f.Sign() <= 0 || f.Cmp(big.NewRat(1, 1)) >= 0 {
-		return 0, fmt.Errorf("test fraction %g is not between 0 and 1", fraction)
+// heldRows is how many of n rows are test and validation rows: ceil(n × fraction) of each, exact in decimal.
+func heldRows(n int64, test, validation float64) (numTest, numValidation int64, err error) {
+	if test <= 0 || test >= 1 || validation < 0 || test+validation >= 1 {
+		return 0, 0, fmt.Errorf("test fraction %g with validation fraction %g: want more than 0 and less than 1 together", test, validation)
 	}
+	numTest, numValidation = shareOf(n, test), shareOf(n, validation)
+	if numTest+numValidation < n {
+		return numTest, numValidation, nil
+	}
+	what := fmt.Sprintf("a test fraction of %g", test)
+	if validation > 0 {
+		what += fmt.Sprintf(" and a validation fraction of %g", validation)
+	}
+	return 0, 0, &SourceError{"the source", fmt.Sprintf("%d rows are too few for %s: no row is left to train on", n, what)}
+}
+
+// shareOf is ceil(n × fraction) of a fraction from 0 to 1.
+func shareOf(n int64, fraction float64) int64 {
+	f, _ := new(big.Rat).SetString(strconv.FormatFloat(fraction, 'g', -1, 64)) // what FormatFloat writes of a finite number is one
 	f.Mul(f, new(big.Rat).SetInt64(n))
 	ceil := new(big.Int).Add(f.Num(), f.Denom())
-	ceil.Sub(ceil, big.NewInt(1)).Quo(ceil, f.Denom())
-	if numTest := ceil.Int64(); numTest < n {
-		return numTest, nil
-	}
-	return 0, &SourceError{"the source", fmt.Sprintf("%d rows are too few for a test fraction of %g: no row is left to train on", n, fraction)}
+	return ceil.Sub(ceil, big.NewInt(1)).Quo(ceil, f.Denom()).Int64()
 }
 
 // sorted returns the records of a partition in the order of their bytes, which begin with the key.

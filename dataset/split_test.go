@@ -167,13 +167,57 @@ func TestTestRows(t *testing.T) {
 		{5574, 0.2, 1115}, {100, 0.07, 7}, {10, 0.1, 1}, {11, 0.1, 2}, {3, 1.0 / 3, 1}, {10_000_000, 0.2, 2_000_000},
 		{2, 0.5, 1}, {1, 0.5, -1}, {2, 0.9, -1}, {10, 0, -1}, {10, 1, -1}, {10, -0.1, -1},
 	} {
-		got, err := testRows(c.n, c.fraction)
+		got, _, err := heldRows(c.n, c.fraction, 0)
 		if err != nil {
 			got = -1
 		}
 		if got != c.want {
 			t.Errorf("%d × %g: %d, %v; want %d", c.n, c.fraction, got, err, c.want)
 		}
+	}
+}
+
+// TestValidationShare: the test rows are the same with and without a validation share, which is taken from the others.
+func TestValidationShare(t *testing.T) {
+	rows := func(yield func(Row, error) bool) {
+		for i := range 100 {
+			if !yield(Row{Index: int64(i), Text: fmt.Sprint("text ", i), Label: i % 2}, nil) {
+				return
+			}
+		}
+	}
+	split := func(validation float64) *Split {
+		t.Helper()
+		s, err := SplitRows(t.Context(), rows, SplitSpec{TestFraction: 0.2, Validation: validation, SplitSeed: 42, ShuffleSeed: 22, Labels: hamSpam, TempDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	without, with := split(0), split(0.07)
+	if without.Validation.NumRows != 0 || with.Validation.NumRows != 7 || with.Train.NumRows != 73 || with.Validation.LabelCounts[0]+with.Validation.LabelCounts[1] != 7 {
+		t.Errorf("%d and %d validation rows, %d training rows, want 0, 7 and 73", without.Validation.NumRows, with.Validation.NumRows, with.Train.NumRows)
+	}
+	if diff := cmp.Diff(collect(t, without.Test.Rows()), collect(t, with.Test.Rows())); diff != "" {
+		t.Errorf("test rows without and with a validation share:\n%s", diff)
+	}
+	seen := map[int64]int{}
+	for _, side := range []*Side{with.Train, with.Test, with.Validation} {
+		for _, row := range collect(t, side.Rows()) {
+			seen[row.Index]++
+		}
+	}
+	if len(seen) != 100 {
+		t.Errorf("%d rows lie in the three shares, want each of 100 once", len(seen))
+	}
+	for _, c := range [][2]float64{{0.5, 0.5}, {0.2, -0.1}, {0.2, 0.8}} {
+		if _, _, err := heldRows(100, c[0], c[1]); err == nil {
+			t.Errorf("fractions %v are taken", c)
+		}
+	}
+	if _, _, err := heldRows(2, 0.3, 0.3); err == nil {
+		t.Error("two rows are cut in three")
 	}
 }
 

@@ -44,9 +44,9 @@ func (r *run) details() string {
 	if n := len(r.steering.log); n > 0 {
 		parts = append(parts, r.steering.log[n-1])
 	}
-	if n := r.split.Train.NumRows + r.split.Test.NumRows; n > 0 {
-		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test; %d duplicates, %d test rows whose text is also in train", n,
-			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Duplicates, r.split.Overlap))
+	if n := r.split.Train.NumRows + r.split.Test.NumRows + r.split.Validation.NumRows; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test, %d validation; %d duplicates, %d test rows whose text is also in train", n,
+			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Validation.NumRows, r.split.Duplicates, r.split.Overlap))
 	}
 	if rejected := r.split.Rejected; rejected != nil {
 		parts = append(parts, rejected.String()+"; the first: "+rejected.First[0])

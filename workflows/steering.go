@@ -28,7 +28,7 @@ const (
 
 // Stop is the argument of [StopUpdate]: training ends after the epoch that is running, and the run goes on with a model.
 type Stop struct {
-	Keep string `json:"keep,omitempty"` // last (default) or best: the checkpoint with the best held-out figures
+	Keep string `json:"keep,omitempty"` // last, or best: by the recipe's selection.metric, or by accuracy; left out: best where the recipe selects, else last
 }
 
 // steering is what people asked of a run while it ran.
@@ -84,7 +84,11 @@ func (r *run) mayStop(in Stop) error {
 }
 
 func (r *run) stop(in Stop) string {
-	if r.steering.stop = in.Keep; in.Keep == "" {
+	r.steering.stop = in.Keep
+	switch {
+	case in.Keep == "" && r.recipe.Selection.Metric != "":
+		r.steering.stop = keepBest
+	case in.Keep == "":
 		r.steering.stop = keepLast
 	}
 	return fmt.Sprintf("training ends after epoch %d; the %s checkpoint is kept", max(1, r.status.Epoch), r.steering.stop)

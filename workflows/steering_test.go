@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -58,9 +59,7 @@ func slow(t *testing.T) (w *world, validated *[]activities.ValidateInput, logged
 	w = newWorld(t)
 	w.recipe.Train.Epochs = 5
 	validated, logged = &[]activities.ValidateInput{}, &[]activities.LogModelInput{}
-	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).After(time.Minute).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
-		return activities.TrainEpochResult{Checkpoint: ref("checkpoint" + string(rune('0'+in.Epoch))), Step: int64(10 * in.Epoch)}, nil
-	})
+	slowTraining(w)
 	w.OnActivity(gpuActivity.Validate, mock.Anything, mock.Anything).After(10 * time.Second).Return(func(_ context.Context, in activities.ValidateInput) (activities.ValidateResult, error) {
 		*validated = append(*validated, in)
 		return activities.ValidateResult{Metrics: train.Metrics{Accuracy: []float64{0, 0.5, 0.9, 0.6, 0.7, 0.8}[in.Epoch]}}, nil
@@ -70,6 +69,13 @@ func slow(t *testing.T) (w *world, validated *[]activities.ValidateInput, logged
 		return activities.LogModelResult{ModelID: "m-1", ModelURI: "models:/m-1"}, nil
 	}).Maybe()
 	return w, validated, logged
+}
+
+// slowTraining takes a minute an epoch.
+func slowTraining(w *world) {
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).After(time.Minute).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		return activities.TrainEpochResult{Checkpoint: ref("checkpoint" + string(rune('0'+in.Epoch))), Step: int64(10 * in.Epoch)}, nil
+	})
 }
 
 func TestStop(t *testing.T) {
@@ -206,5 +212,70 @@ func TestUpdatesThatCanHaveNoEffect(t *testing.T) {
 	late.refused(t, "training is over")
 	if len(w.closed[0].Steering) != 0 || w.closed[0].Stopped != nil {
 		t.Errorf("refused updates left a trace: %+v", w.closed[0])
+	}
+}
+
+// TestSelection trains with a validation share: epochs are evaluated on it, training ends when patience is over, and the
+// test share is seen once, with the best checkpoint.
+func TestSelection(t *testing.T) {
+	tests := []struct {
+		name      string
+		selection recipe.Selection
+		stop      *Stop // in the second epoch; nil: none
+		trained   int
+		choice    activities.Choice
+	}{
+		{"the last", recipe.Selection{}, nil, 5, activities.Choice{Epoch: 5, Trained: 5, Planned: 5, Sealed: true}},
+		{"the best", recipe.Selection{Metric: "eval_accuracy", Mode: "max"}, nil, 5, activities.Choice{Epoch: 2, Trained: 5, Planned: 5, Sealed: true, Metric: "eval_accuracy"}},
+		{"the lowest", recipe.Selection{Metric: "eval_loss", Mode: "min"}, nil, 5, activities.Choice{Epoch: 4, Trained: 5, Planned: 5, Sealed: true, Metric: "eval_loss"}},
+		{"patience", recipe.Selection{Metric: "eval_accuracy", Mode: "max", Patience: 2}, nil, 4,
+			activities.Choice{Epoch: 2, Trained: 4, Planned: 5, Sealed: true, Metric: "eval_accuracy", Stopped: "early, without a better eval_accuracy in 2 epochs,"}},
+		{"stopped by hand", recipe.Selection{Metric: "eval_loss", Mode: "min"}, &Stop{}, 2, activities.Choice{Epoch: 2, Trained: 2, Planned: 5, Sealed: true, Metric: "eval_loss", Stopped: "by hand"}},
+		{"stopped by hand with the last", recipe.Selection{Metric: "eval_loss", Mode: "min"}, &Stop{Keep: "last"}, 2, activities.Choice{Epoch: 2, Trained: 2, Planned: 5, Sealed: true, Stopped: "by hand"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.recipe.Train.Epochs, w.recipe.Selection = 5, tt.selection
+			w.recipe.Examples = []recipe.Example{{Text: "hi", Label: "ham"}}
+			w.OnActivity(cpuActivity.LoadSplit, mock.Anything, mock.Anything).Return(activities.LoadSplitResult{
+				Train: activities.Share{Name: "train"}, Test: activities.Share{Name: "test"}, Validation: activities.Share{Name: "validation", NumRows: 9}}, nil)
+			w.OnActivity(cpuActivity.Tokenize, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TokenizeInput) (activities.TokenizeResult, error) {
+				return activities.TokenizeResult{Tokens: ref(in.Share.Name)}, nil
+			})
+			slowTraining(w)
+			var tested, validated []activities.ValidateInput
+			w.OnActivity(gpuActivity.Validate, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.ValidateInput) (activities.ValidateResult, error) {
+				if in.Tokens == ref("test") {
+					tested = append(tested, in)
+				} else {
+					validated = append(validated, in)
+				}
+				return activities.ValidateResult{Metrics: train.Metrics{Accuracy: []float64{0, 0.5, 0.9, 0.6, 0.7, 0.8}[in.Epoch], Loss: []float64{0, 5, 4, 3, 2, 3}[in.Epoch]}}, nil
+			})
+			w.happy()
+			if tt.stop != nil {
+				w.update(90*time.Second, StopUpdate, *tt.stop)
+			}
+			w.run()
+			require.NoError(t, w.GetWorkflowError())
+			require.Len(t, validated, tt.trained)
+			require.Len(t, tested, 1)
+			if in := tested[0]; !in.Sealed || len(in.Examples) != 1 || in.Checkpoint != ref("checkpoint"+string(rune('0'+tt.choice.Epoch))) {
+				t.Errorf("tested with %+v", in)
+			}
+			for _, in := range validated {
+				if in.Sealed || len(in.Examples) > 0 || in.Tokens != ref("validation") {
+					t.Errorf("validated with %+v", in)
+				}
+			}
+			require.Len(t, w.reports, 1)
+			if in := w.reports[0]; in.Choice != tt.choice || len(in.Tokens) != 3 {
+				t.Errorf("reported %+v, want %+v", in.Choice, tt.choice)
+			}
+			if stopped := w.closed[0].Stopped != nil; stopped != (tt.trained < 5) {
+				t.Errorf("closed with an early end: %v", stopped)
+			}
+		})
 	}
 }

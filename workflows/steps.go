@@ -27,6 +27,7 @@ type run struct {
 
 	model       activities.FetchModelResult
 	train, test activities.TokenizeResult
+	validation  activities.TokenizeResult // zero: epochs are evaluated on the test share
 	split       activities.LoadSplitResult
 	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
 	step        int64        // of the checkpoint
@@ -42,13 +43,6 @@ type run struct {
 	steering steering
 	status   Status
 	result   Result
-}
-
-// candidate is an epoch whose checkpoint may become the model.
-type candidate struct {
-	epoch      int
-	checkpoint artifact.Ref // manifest
-	step       int64
 }
 
 var (
@@ -120,18 +114,17 @@ func (r *run) prepare(ctx workflow.Context) error {
 			activities.TokenizeInput{Run: r.id, Share: share, Model: r.model.Model, MaxLength: r.recipe.Tokenizer.MaxLength})
 	}
 	train, test := tokenize("train", r.split.Train), tokenize("test", r.split.Test)
-	return first(errors.Join(train.Get(ctx, &r.train), test.Get(ctx, &r.test)))
+	var invalid error
+	if r.sealed() {
+		invalid = tokenize("validation", r.split.Validation).Get(ctx, &r.validation)
+	}
+	return first(errors.Join(train.Get(ctx, &r.train), test.Get(ctx, &r.test), invalid))
 }
 
 // session is what every activity on a device needs to know of the run.
 func (r *run) session(ctx workflow.Context, epoch int) activities.Session {
 	return activities.Session{Run: r.id, Epoch: epoch, Model: r.model.Model, Labels: r.recipe.Data.Labels,
 		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep, Started: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}
-}
-
-// trains reports whether the epoch is to be trained: until the last one, or until someone stops the training.
-func (r *run) trains(epoch int) bool {
-	return epoch == 1 || epoch <= r.recipe.Train.Epochs && r.steering.stop == ""
 }
 
 // trainEpoch trains one epoch from the last checkpoint, with smaller forward passes each time memory does not suffice.
@@ -159,10 +152,15 @@ func (r *run) trainEpoch(ctx workflow.Context, epoch int) error {
 	}
 }
 
-// validate evaluates the last checkpoint; after the last epoch it also tries the recipe's labelled examples.
+// validate evaluates the last checkpoint, on the validation share where there is one. On the test share it also tries the
+// recipe's labelled examples after the last epoch.
 func (r *run) validate(ctx workflow.Context, epoch int) error {
+	name, tokens := fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs), r.test.Tokens
 	last := epoch == r.recipe.Train.Epochs || r.steering.stop != ""
-	if err := r.evaluate(ctx, fmt.Sprintf("validate epoch %d/%d", epoch, r.recipe.Train.Epochs), epoch, last); err != nil {
+	if r.sealed() {
+		tokens, last = r.validation.Tokens, false
+	}
+	if err := r.evaluate(ctx, name, activities.ValidateInput{Session: r.session(ctx, epoch), Tokens: tokens}, last); err != nil {
 		return err
 	}
 	row := &r.result.Epochs[len(r.result.Epochs)-1]
@@ -174,10 +172,10 @@ func (r *run) validate(ctx workflow.Context, epoch int) error {
 	return r.missed(ctx)
 }
 
-// evaluate runs the held-out rows, and the labelled examples where they are to be tried, through the checkpoint.
-func (r *run) evaluate(ctx workflow.Context, name string, epoch int, examples bool) error {
+// evaluate runs held-out rows, and the labelled examples where they are to be tried, through the checkpoint.
+func (r *run) evaluate(ctx workflow.Context, name string, in activities.ValidateInput, examples bool) error {
 	r.say(ctx, name)
-	in := activities.ValidateInput{Session: r.session(ctx, epoch), Tokens: r.test.Tokens, Checkpoint: r.checkpoint}
+	in.Checkpoint = r.checkpoint
 	if r.tried = examples; examples {
 		in.Examples = r.recipe.Examples
 	}
@@ -194,55 +192,6 @@ func (r *run) missed(ctx workflow.Context) error {
 		return err
 	}
 	return temporal.NewNonRetryableApplicationError("the fine-tuned model fails the recipe's examples: "+strings.Join(r.last.Missed, "; "), activities.TypeExamplesFailed, nil)
-}
-
-// choose ends the training with the checkpoint that becomes the model: the last one, unless someone who stopped the run
-// asked for the best. One that was not tried with the examples, or not last, is evaluated again.
-func (r *run) choose(ctx workflow.Context) error {
-	r.steering.trained = true
-	chosen := candidate{r.status.Epoch, r.checkpoint, r.step}
-	if r.steering.stop == keepBest {
-		chosen = r.best
-	}
-	if r.chosen = chosen.epoch; chosen.checkpoint == r.checkpoint && r.tried {
-		return nil
-	}
-	r.checkpoint, r.step = chosen.checkpoint, chosen.step
-	if err := r.evaluate(ctx, fmt.Sprintf("evaluate the %s checkpoint, of epoch %d", r.steering.stop, chosen.epoch), chosen.epoch, true); err != nil {
-		return err
-	}
-	return r.missed(ctx)
-}
-
-// choice describes what choose did.
-func (r *run) choice() activities.Choice {
-	c := activities.Choice{Epoch: r.chosen, Trained: len(r.result.Epochs), Planned: r.recipe.Train.Epochs}
-	if r.steering.stop == keepBest {
-		c.Metric = "eval_accuracy"
-	}
-	if r.steering.stop != "" {
-		c.Stopped = "by hand"
-	}
-	return c
-}
-
-// stopped is what a training that ended early has left; nil if it had not begun.
-func (r *run) stopped() *activities.EarlyEnd {
-	if len(r.latest) == 0 {
-		return nil
-	}
-	return &activities.EarlyEnd{Checkpoint: r.latest[len(r.latest)-1], Samples: r.train.NumRows * len(r.result.Epochs)}
-}
-
-// retain keeps the best checkpoint and the latest ones, and has the others removed while the run goes on.
-func (r *run) retain(ctx workflow.Context, epoch int) {
-	if r.best.epoch == 0 || r.last.Accuracy > r.status.BestAccuracy {
-		r.best, r.status.BestAccuracy = candidate{epoch, r.checkpoint, r.step}, r.last.Accuracy
-	}
-	r.latest = append(r.latest, r.checkpoint)
-	r.latest = r.latest[max(0, len(r.latest)-max(1, r.recipe.Checkpoint.Keep)):]
-	in := activities.SweepInput{Run: r.id, Through: epoch, Keep: append([]artifact.Ref{r.best.checkpoint}, r.latest...)}
-	r.swept = workflow.ExecuteActivity(background(ctx, fmt.Sprintf("sweep through epoch %d", epoch)), cpuActivity.Sweep, in)
 }
 
 // inferSignature runs the recipe's inputs through the trained model.
@@ -282,6 +231,9 @@ func (r *run) report(ctx workflow.Context) error {
 	in := activities.ReportInput{Run: r.id, Recipe: r.recipe, Split: r.split, Tokens: []artifact.Ref{r.train.Tokens, r.test.Tokens},
 		Checkpoint: r.checkpoint, Predictions: r.last.Predictions, ModelURI: r.result.ModelURI, Choice: r.choice(),
 		Epochs: r.result.Epochs[max(0, len(r.result.Epochs)-activities.ReportEpochs):]}
+	if r.sealed() {
+		in.Tokens = append(in.Tokens, r.validation.Tokens)
+	}
 	if in.ModelURI != "" {
 		in.LoadTest = &r.result.LoadTest
 	}
@@ -379,10 +331,7 @@ func (r *run) close(ctx workflow.Context, err error) error {
 	r.say(ctx, "close")
 	cctx, cancel := cleanup(ctx, "close run: "+status)
 	defer cancel()
-	in := activities.CloseRunInput{Run: r.id, Status: status, Gate: r.gate(err), Error: message(err), Steering: r.steering.log}
-	if r.steering.stop != "" {
-		in.Stopped = r.stopped()
-	}
+	in := activities.CloseRunInput{Run: r.id, Status: status, Gate: r.gate(err), Error: message(err), Steering: r.steering.log, Stopped: r.stopped()}
 	if cerr := workflow.ExecuteActivity(cctx, cpuActivity.CloseRun, in).Get(cctx, nil); cerr != nil && err == nil {
 		return cerr
 	}

@@ -38,6 +38,9 @@ func Defaults() Recipe {
 
 // freeze fills what depends on other fields.
 func (r *Recipe) freeze() {
+	if s := &r.Selection; s.Mode == "" && s.Metric != "" {
+		s.Mode = map[bool]string{true: "min", false: "max"}[s.Metric == "eval_loss"]
+	}
 	if r.Signature.InputExample == nil && len(r.Signature.Inputs) > 0 {
 		r.Signature.InputExample = slices.Clone(r.Signature.Inputs)
 	}

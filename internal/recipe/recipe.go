@@ -17,6 +17,7 @@ type Recipe struct {
 	Model      Model      `json:"model"`
 	Tokenizer  Tokenizer  `json:"tokenizer"`
 	Train      Train      `json:"train"`
+	Selection  Selection  `json:"selection"`
 	Examples   []Example  `json:"examples,omitempty"` // labelled quick checks after the last epoch; a miss stops the run before the model is logged
 	Signature  Signature  `json:"signature"`
 	Tracking   Tracking   `json:"tracking"`
@@ -27,14 +28,15 @@ type Recipe struct {
 
 // Data says where the rows come from and how they are split.
 type Data struct {
-	Source       string   `json:"source"`        // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it, but for names that begin with . or _), file:///absolute/path or file:path (below a data root of the worker); required
-	Format       string   `json:"format"`        // auto (by the file's name, then its content), tsv, csv, jsonl or parquet
-	Text         string   `json:"text"`          // column of the text
-	Label        string   `json:"label"`         // column of the label
-	Labels       []string `json:"labels"`        // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; required
-	TestFraction float64  `json:"test_fraction"` // share of rows held out, more than 0 and less than 1
-	SplitSeed    int64    `json:"split_seed"`    // decides which rows are held out
-	ShuffleSeed  int64    `json:"shuffle_seed"`  // decides the stored order of the rows
+	Source       string   `json:"source"`              // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it, but for names that begin with . or _), file:///absolute/path or file:path (below a data root of the worker); required
+	Format       string   `json:"format"`              // auto (by the file's name, then its content), tsv, csv, jsonl or parquet
+	Text         string   `json:"text"`                // column of the text
+	Label        string   `json:"label"`               // column of the label
+	Labels       []string `json:"labels"`              // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; required
+	TestFraction float64  `json:"test_fraction"`       // share of rows held out, more than 0 and less than 1
+	Validation   float64  `json:"validation_fraction"` // share of rows kept apart from both, [0, 1): each epoch is evaluated on it, and the test rows only once, at the end; 0: each epoch is evaluated on the test rows
+	SplitSeed    int64    `json:"split_seed"`          // decides which rows are held out
+	ShuffleSeed  int64    `json:"shuffle_seed"`        // decides the stored order of the rows
 	Rows         Rows     `json:"rows"`
 }
 
@@ -79,6 +81,13 @@ type Train struct {
 	LoggingSteps              int     `json:"logging_steps"`               // steps a point in MLflow; loss is averaged over them
 	Precision                 string  `json:"precision"`                   // auto (as the device can), fp32, tf32 or bf16; the run records what it was
 	Seed                      int64   `json:"seed"`                        // of the order of rows, dropout and the new head
+}
+
+// Selection says which epoch's checkpoint becomes the model, and when training ends early.
+type Selection struct {
+	Metric   string `json:"metric"`   // the epoch that is best by it becomes the model: eval_loss, eval_accuracy, eval_f1, eval_precision or eval_recall; empty: the last epoch; needs data.validation_fraction
+	Mode     string `json:"mode"`     // what is better: min or max; left out: min of eval_loss, max of the others
+	Patience int    `json:"patience"` // epochs without a better value after which training ends; 0: it goes on to the last; needs metric
 }
 
 // Example is a text and the label that the fine-tuned model must give it.

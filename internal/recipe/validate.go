@@ -31,6 +31,7 @@ func (r Recipe) rules() Problems {
 	p.between("tokenizer.max_length", r.Tokenizer.MaxLength, 2, 512)
 	p.oneOf("tokenizer.padding", r.Tokenizer.Padding, "max_length", "longest")
 	r.Train.rules(&p)
+	r.Selection.rules(&p)
 	r.Signature.rules(&p)
 	r.Tracking.rules(&p)
 	r.LoadTest.rules(&p)
@@ -53,6 +54,10 @@ func (d Data) rules(p *Problems) {
 		p.check(!slices.Contains(d.Labels[:i], label), path, label, "each label once")
 	}
 	p.check(d.TestFraction > 0 && d.TestFraction < 1, "data.test_fraction", d.TestFraction, "more than 0 and less than 1")
+	p.share("data.validation_fraction", d.Validation)
+	if !p.has("data.test_fraction") && !p.has("data.validation_fraction") {
+		p.check(d.TestFraction+d.Validation < 1, "data.validation_fraction", d.Validation, "less than 1 together with data.test_fraction")
+	}
 	d.Rows.rules(p)
 }
 
@@ -83,6 +88,15 @@ func (t Train) rules(p *Problems) {
 	p.share("train.label_smoothing", t.LabelSmoothing)
 	p.check(t.LoggingSteps >= 1, "train.logging_steps", t.LoggingSteps, ">= 1")
 	p.oneOf("train.precision", t.Precision, "auto", "fp32", "tf32", "bf16")
+}
+
+func (s Selection) rules(p *Problems) {
+	if s.Metric != "" {
+		p.oneOf("selection.metric", s.Metric, "eval_loss", "eval_accuracy", "eval_f1", "eval_precision", "eval_recall")
+		p.oneOf("selection.mode", s.Mode, "min", "max")
+	}
+	p.check(s.Patience >= 0, "selection.patience", s.Patience, ">= 0; 0 never ends early")
+	p.check(s.Patience <= 0 || s.Metric != "", "selection.metric", s.Metric, "a metric, since selection.patience is set")
 }
 
 func (s Signature) rules(p *Problems) {
@@ -121,6 +135,9 @@ func (r Recipe) crossRules(p *Problems) {
 	for i, e := range r.Examples {
 		p.check(e.Text != "", fmt.Sprintf("examples[%d].text", i), e.Text, "a text")
 		p.check(slices.Contains(r.Data.Labels, e.Label), fmt.Sprintf("examples[%d].label", i), e.Label, "one of data.labels")
+	}
+	if r.Selection.Metric != "" && r.Data.Validation == 0 {
+		p.add("data.validation_fraction", "0", "more than 0, since selection.metric must not be measured on the test rows")
 	}
 	if r.Tracking.RegisteredModel == "" && r.Tracking.Alias != "" {
 		p.add("tracking.registered_model", `""`, "a name, since tracking.alias is set")

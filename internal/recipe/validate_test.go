@@ -44,6 +44,8 @@ func TestRules(t *testing.T) {
 		{"signature.input_example", []string{`["a"]`}, []string{`[]`}},
 		{"signature.model_config.batch_size", []string{`1`}, []string{`0`}},
 		{"tracking.model_name", []string{`"fine_tuned"`, `"my model"`}, []string{`""`, `"a/b"`, `"a.b"`, `"a:b"`, `"50%"`, `"it's"`}},
+		{"data.validation_fraction", []string{`0`, `0.1`}, []string{`-0.1`, `1`, `0.8`}},
+		{"selection.patience", []string{`0`}, []string{`-1`}},
 		{"tracking.promote_if", []string{`"passed"`}, []string{`""`, `"always"`}},
 		{"tracking.margin", []string{`0`, `0.01`}, []string{`-0.1`, `1`}},
 		{"tracking.max_p", []string{`1`, `0.05`}, []string{`0`, `1.1`}},
@@ -78,12 +80,14 @@ func TestRules(t *testing.T) {
 
 func TestCrossRules(t *testing.T) {
 	for name, tc := range map[string]struct{ path, value, want string }{
-		"example's label":     {"examples", `[{"text": "a", "label": "egg"}]`, `examples[0].label: got "egg", want one of data.labels`},
-		"example's text":      {"examples", `[{"label": "ham"}]`, `examples[0].text: got "", want a text`},
-		"empty input":         {"signature.inputs", `["a", ""]`, `signature.inputs[1]: got "", want a text`},
-		"alias without model": {"tracking.alias", `"champion"`, `tracking.registered_model: got "", want a name, since tracking.alias is set`},
-		"better than nobody":  {"tracking", `{"registered_model": "m", "promote_if": "better"}`, `tracking.alias: got "", want a name, since tracking.promote_if is better than its holder`},
-		"reserved alias":      {"tracking", `{"registered_model": "m", "alias": "v1"}`, `tracking.alias: got "v1", want letters, digits, '_' and '-', but not latest or v1`},
+		"example's label":      {"examples", `[{"text": "a", "label": "egg"}]`, `examples[0].label: got "egg", want one of data.labels`},
+		"example's text":       {"examples", `[{"label": "ham"}]`, `examples[0].text: got "", want a text`},
+		"empty input":          {"signature.inputs", `["a", ""]`, `signature.inputs[1]: got "", want a text`},
+		"alias without model":  {"tracking.alias", `"champion"`, `tracking.registered_model: got "", want a name, since tracking.alias is set`},
+		"selected on the test": {"selection", `{"metric": "eval_f1"}`, `data.validation_fraction: got 0, want more than 0, since selection.metric must not be measured on the test rows`},
+		"patience for nothing": {"selection", `{"patience": 2}`, `selection.metric: got "", want a metric, since selection.patience is set`},
+		"better than nobody":   {"tracking", `{"registered_model": "m", "promote_if": "better"}`, `tracking.alias: got "", want a name, since tracking.promote_if is better than its holder`},
+		"reserved alias":       {"tracking", `{"registered_model": "m", "alias": "v1"}`, `tracking.alias: got "v1", want letters, digits, '_' and '-', but not latest or v1`},
 		"no request": {"load_test", `{"rate_per_second": 0.1, "duration": "5s"}`,
 			`load_test.duration: got "5s", want long enough for a request at load_test.rate_per_second`},
 	} {
