@@ -35,6 +35,8 @@ type LoadSplitResult struct {
 	Validation Share  `json:"validation,omitzero"` // zero: each epoch is evaluated on the test share
 	Duplicates int    `json:"duplicates"`          // rows that repeat an earlier row
 	Overlap    int    `json:"overlap"`             // test rows whose text also stands in train
+	Deduped    int    `json:"deduped,omitempty"`   // rows left out because another has the same text
+	Conflicts  int    `json:"conflicts,omitempty"` // those of them whose label was another
 	Commit     string `json:"commit,omitempty"`    // hub commit of the data
 
 	Rejected *Rejected `json:"rejected,omitempty"` // rows left out as data.rows.on_error says; nil: none
@@ -67,7 +69,7 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 		return res, err
 	}
 	defer os.RemoveAll(dir)
-	files, commit, err := c.locateData(ctx, in.Data, filepath.Join(dir, "source"))
+	files, commit, err := c.locateRows(ctx, in.Data, dir)
 	if err != nil {
 		return res, err
 	}
@@ -77,19 +79,18 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	}
 	defer rejects.close()
 	rows := dataset.Read(ctx, files, readOptions(in.Data, rejects))
-	split, err := dataset.SplitRows(ctx, rows, dataset.SplitSpec{
-		TestFraction: in.Data.TestFraction, Validation: in.Data.Validation, SplitSeed: in.Data.SplitSeed, ShuffleSeed: in.Data.ShuffleSeed, Labels: in.Data.Labels, TempDir: dir,
-		Progress: func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) },
-	})
+	spec := splitSpec(in.Data)
+	spec.TempDir, spec.Progress = dir, func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) }
+	split, err := dataset.SplitRows(ctx, rows, spec)
 	if err != nil {
 		return res, err
 	}
 	defer split.Close()
-	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Commit: commit}
+	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Deduped: split.Deduped, Conflicts: split.Conflicts, Commit: commit}
 	if err := checkClassRows(in.Data, split.Train.LabelCounts); err != nil {
 		return res, err
 	}
-	if res.Rejected, err = rejects.publish(ctx, c, in.Run, split.Train.NumRows+split.Test.NumRows+split.Validation.NumRows); err != nil {
+	if res.Rejected, err = rejects.publish(ctx, c, in.Run, split.Train.NumRows+split.Test.NumRows+split.Validation.NumRows+split.Deduped); err != nil {
 		return res, err
 	}
 	if res.Train, err = c.putShare(ctx, in, "train", split.Train, filepath.Join(dir, "train")); err != nil {
@@ -106,9 +107,39 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	return res, c.logDatasets(ctx, in, res)
 }
 
+// splitSpec says how to split the rows of a recipe. What an old recipe does not have is the split by fraction.
+func splitSpec(d recipe.Data) dataset.SplitSpec {
+	return dataset.SplitSpec{TestFraction: d.TestFraction, Validation: d.Validation, SplitSeed: d.SplitSeed, ShuffleSeed: d.ShuffleSeed, Labels: d.Labels,
+		Stratify: d.Split.Stratify, Grouped: d.Split.Group != "", Assigned: d.Split.Column != "" || d.Split.TestSource != "", Dedupe: dataset.Dedupe(d.Split.Dedupe)}
+}
+
+// locateRows gives the files of a recipe's source and, if there is one, of its test source.
+func (c *CPU) locateRows(ctx context.Context, d recipe.Data, dir string) (files []dataset.File, commit string, err error) {
+	files, commit, err = c.locateData(ctx, d, filepath.Join(dir, "source"))
+	if err != nil || d.Split.TestSource == "" {
+		return files, commit, err
+	}
+	d.Source = d.Split.TestSource
+	test, _, err := c.locateData(ctx, d, filepath.Join(dir, "test-source"))
+	if err != nil {
+		return nil, "", err
+	}
+	for i := range files {
+		files[i].Share = dataset.TrainShare
+	}
+	for i := range test {
+		test[i].Share = dataset.TestShare
+	}
+	return append(files, test...), commit, nil
+}
+
 // logDatasets records the shares as inputs of the MLflow run, and what the split found as its tags.
 func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitResult) error {
-	source, err := json.Marshal(map[string]string{"uri": in.Data.Source, "commit": res.Commit})
+	sources := map[string]string{"uri": in.Data.Source, "commit": res.Commit}
+	if in.Data.Split.TestSource != "" {
+		sources["test_uri"] = in.Data.Split.TestSource
+	}
+	source, err := json.Marshal(sources)
 	if err != nil {
 		return fmt.Errorf("data source: %w", err)
 	}
@@ -126,7 +157,7 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 		return err
 	}
 	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, map[string]string{
-		"duratune.duplicate_rows": strconv.Itoa(res.Duplicates), "duratune.overlap_rows": strconv.Itoa(res.Overlap),
+		"duratune.duplicate_rows": strconv.Itoa(res.Duplicates), "duratune.overlap_rows": strconv.Itoa(res.Overlap), "duratune.deduplicated_rows": strconv.Itoa(res.Deduped),
 	})
 }
 

@@ -17,7 +17,14 @@ type csv struct {
 	ends  []int  // where each field ends in buf
 	width int    // fields of the header
 
-	text, label int // columns
+	text   int // column
+	others []csvColumn
+}
+
+// csvColumn is a column beside the text.
+type csvColumn struct {
+	index int
+	of    func(*record) *value
 }
 
 func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
@@ -40,15 +47,29 @@ func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
 	for i := range columns {
 		columns[i] = string(c.field(i))
 	}
-	for column, at := range map[string]*int{opt.Text: &c.text, opt.Label: &c.label} {
-		if *at = slices.Index(columns, column); *at < 0 {
-			return nil, missingColumn(name, column, columns)
+	if c.text, err = find(name, columns, opt.Text); err != nil {
+		return nil, err
+	}
+	for _, column := range opt.columns() {
+		index, err := find(name, columns, column.name)
+		if err != nil {
+			return nil, err
 		}
-		if slices.Contains(columns[*at+1:], column) {
-			return nil, &SourceError{name, "two columns are called " + quote(column)}
-		}
+		c.others = append(c.others, csvColumn{index, column.of})
 	}
 	return c, nil
+}
+
+// find finds a column of a header.
+func find(file string, columns []string, name string) (int, error) {
+	at := slices.Index(columns, name)
+	if at < 0 {
+		return 0, missingColumn(file, name, columns)
+	}
+	if slices.Contains(columns[at+1:], name) {
+		return 0, &SourceError{file, "two columns are called " + quote(name)}
+	}
+	return at, nil
 }
 
 func (c *csv) read(rec *record) error {
@@ -59,7 +80,9 @@ func (c *csv) read(rec *record) error {
 	if len(c.ends) != c.width {
 		return &RowError{Reason: fmt.Sprintf("%d fields, the header has %d", len(c.ends), c.width)}
 	}
-	rec.label = value{kind: text, str: string(c.field(c.label))}
+	for _, column := range c.others {
+		*column.of(rec) = value{kind: text, str: string(c.field(column.index))}
+	}
 	rec.text, rec.hasText = c.field(c.text), true
 	return nil
 }

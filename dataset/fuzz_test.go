@@ -147,7 +147,7 @@ func FuzzShard(f *testing.F) {
 // FuzzTokens maps Arrow files of tokens: what opens can be read to its end.
 func FuzzTokens(f *testing.F) {
 	var out bytes.Buffer
-	rows := slice([]Row{{0, "a", 0}, {1, "", 1}, {2, "abcdefgh", 0}})
+	rows := slice([]Row{{Text: "a"}, {Index: 1, Label: 1}, {Index: 2, Text: "abcdefgh"}})
 	if _, err := Tokenize(f.Context(), rows, bytesEncoder{}, 6, &out, nil); err != nil {
 		f.Fatal(err)
 	}

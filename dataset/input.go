@@ -105,6 +105,9 @@ func (in *input) start(file fs.File, opt Options) error {
 	lines := &lineReader{r: text, max: opt.MaxRow, wrap: in.readError}
 	switch name {
 	case FormatTSV:
+		if opt.Group != "" || opt.Split != "" {
+			return &SourceError{in.name, "label<TAB>text has no further columns to group or split by"}
+		}
 		in.format = &tsv{lines: lines}
 		return lines.skipBOM()
 	case FormatJSONL:

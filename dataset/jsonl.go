@@ -11,12 +11,13 @@ import (
 
 // jsonl reads one JSON object a line.
 type jsonl struct {
-	lines       *lineReader
-	text, label []string // paths
+	lines  *lineReader
+	text   string // path
+	others []labelColumn
 }
 
 func newJSONL(lines *lineReader, opt Options) *jsonl {
-	return &jsonl{lines: lines, text: []string{opt.Text}, label: []string{opt.Label}}
+	return &jsonl{lines: lines, text: opt.Text, others: opt.columns()}
 }
 
 func (j *jsonl) read(rec *record) error {
@@ -34,15 +35,17 @@ func (j *jsonl) read(rec *record) error {
 	if err := json.Unmarshal(line, &object); err != nil || object == nil {
 		return &RowError{Reason: "not a JSON object" + jsonProblem(line, err)}
 	}
-	raw, ok := lookup(object, j.text[0])
+	for _, column := range j.others {
+		raw, _ := lookup(object, column.name)
+		*column.of(rec) = jsonLabel(raw)
+	}
+	raw, ok := lookup(object, j.text)
 	if !ok {
-		return &RowError{Column: j.text[0], Reason: "the row has no such field", Kind: KindNoText}
+		return &RowError{Column: j.text, Reason: "the row has no such field", Kind: KindNoText}
 	}
 	if rec.text, rec.hasText, err = jsonText(raw); err != nil {
-		return &RowError{Column: j.text[0], Reason: err.Error()}
+		return &RowError{Column: j.text, Reason: err.Error()}
 	}
-	raw, _ = lookup(object, j.label[0])
-	rec.label = jsonLabel(raw)
 	return nil
 }
 

@@ -37,8 +37,9 @@ func (v value) String() string {
 		return strconv.FormatInt(v.num, 10)
 	case boolean:
 		return strconv.FormatBool(v.num == 1)
+	default:
+		return strings.ToValidUTF8(v.str, "\uFFFD")
 	}
-	return strings.ToValidUTF8(v.str, "\uFFFD")
 }
 
 // number is the value of a floating-point label: writers turn integer columns with gaps into floats.

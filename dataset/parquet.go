@@ -21,13 +21,14 @@ const (
 	rowBytes      = 8         // that a row counts for beside its text
 )
 
-// parquet reads the two columns in step, page by page. arrow reads footer, page headers and compression. The values are
+// parquet reads its columns in step, page by page. arrow reads footer, page headers and compression. The values are
 // decoded here: arrow's decoders allocate what a page says it holds (51 GB for a number of 4 bytes), which ends the
 // process and cannot be recovered, and pqarrow's goroutines panic where nobody recovers.
 type parquet struct {
 	name        string
 	file        *file.Reader
-	text, label column
+	text        column
+	others      []parquetColumn
 	group       int   // next row group
 	left        int64 // rows of the current group not read yet
 	limit, seen int64 // bytes of rows: an index of a few bits can stand for any text
@@ -49,16 +50,26 @@ func newParquet(name string, f fs.File, opt Options, limit int64) (*parquet, err
 	if p.text, err = findColumn(name, s, opt.Text); err != nil {
 		return nil, err
 	}
-	if p.label, err = findColumn(name, s, opt.Label); err != nil {
-		return nil, err
-	}
 	if p.text.kind != pq.Types.ByteArray {
 		return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string", quote(opt.Text), p.text.kind)}
 	}
-	if _, ok := p.label.size(); !ok {
-		return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(opt.Label), p.label.kind)}
+	for _, other := range opt.columns() {
+		c := parquetColumn{of: other.of}
+		if c.column, err = findColumn(name, s, other.name); err != nil {
+			return nil, err
+		}
+		if _, ok := c.size(); !ok {
+			return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(other.name), c.kind)}
+		}
+		p.others = append(p.others, c)
 	}
 	return p, nil
+}
+
+// parquetColumn is a column beside the text.
+type parquetColumn struct {
+	column
+	of func(*record) *value
 }
 
 // limited refuses absurd sizes, which a broken header can announce.
@@ -105,21 +116,27 @@ func (p *parquet) read(rec *record) error {
 		g := p.file.RowGroup(p.group)
 		p.group++
 		p.left = g.NumRows()
-		if err := errors.Join(p.text.open(g), p.label.open(g)); err != nil {
+		err := p.text.open(g)
+		for i := range p.others {
+			err = errors.Join(err, p.others[i].open(g))
+		}
+		if err != nil {
 			return p.at(err)
 		}
 	}
-	var label []byte
 	var err error
 	if rec.text, rec.hasText, err = p.text.next(); err != nil {
 		return p.at(err)
 	}
-	var labelled bool
-	if label, labelled, err = p.label.next(); err != nil {
-		return p.at(err)
-	}
-	if labelled {
-		rec.label = p.label.value(label)
+	for i := range p.others {
+		c := &p.others[i]
+		raw, there, err := c.next()
+		if err != nil {
+			return p.at(err)
+		}
+		if there {
+			*c.of(rec) = c.value(raw)
+		}
 	}
 	p.left--
 	if p.seen += int64(len(rec.text)) + rowBytes; p.seen > p.limit {

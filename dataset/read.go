@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 )
 
 // Row is one labelled text.
@@ -14,13 +15,28 @@ type Row struct {
 	Index int64  // from Read: position in the source, 0-based; from a Split: rank in split order (see [SplitRows])
 	Text  string // valid UTF-8 without NUL, not white space alone
 	Label int    // class index
+	Group string // value of Options.Group; rows of a group stay together where [SplitSpec] says so
+	Share Share  // the side that the source gives the row, if it does
 }
+
+// Share is the side of a split that a source gives a row.
+type Share uint8
+
+// The shares.
+const (
+	AnyShare Share = iota // not given: decided by the split
+	TrainShare
+	TestShare
+	ValidationShare
+	numShares
+)
 
 // File is one file of a source.
 type File struct {
 	Name string // how errors name it; its ending hints at the format
 	// Open opens the file. Parquet needs an io.ReaderAt and io.Seeker, as *os.File is.
-	Open func() (fs.File, error)
+	Open  func() (fs.File, error)
+	Share Share // of all its rows; AnyShare leaves it to Options.Split
 }
 
 // Options say how to read a source.
@@ -29,6 +45,8 @@ type Options struct {
 	Text   string   // column of the text; a dotted path reaches into nested ones; unused by tsv
 	Label  string   // column of the label, likewise
 	Labels []string // class names in index order, at least two
+	Group  string   // column that keeps rows together; "" is none
+	Split  string   // column that names the share of a row: train, validation or test, or whether it is a test row; "" is none
 
 	Encoding string // of tsv, csv and jsonl, by a name of the WHATWG Encoding Standard ("latin1", "utf-16"); "" is UTF-8
 	Replace  bool   // invalid bytes become U+FFFD; else a row with some cannot be used
@@ -53,7 +71,27 @@ type record struct {
 	text    []byte
 	hasText bool
 	label   value
+	group   value
+	share   value
 	line    int64
+}
+
+// columns are the columns beside the text, with the place that each has in a record.
+func (o Options) columns() []labelColumn {
+	columns := []labelColumn{{o.Label, func(r *record) *value { return &r.label }}}
+	if o.Group != "" {
+		columns = append(columns, labelColumn{o.Group, func(r *record) *value { return &r.group }})
+	}
+	if o.Split != "" {
+		columns = append(columns, labelColumn{o.Split, func(r *record) *value { return &r.share }})
+	}
+	return columns
+}
+
+// labelColumn is a column with short values: names, integers or booleans.
+type labelColumn struct {
+	name string
+	of   func(*record) *value
 }
 
 // format yields the records of one file, io.EOF after the last. A *RowError concerns that row alone.
@@ -120,7 +158,7 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 		}
 		var row Row
 		if err == nil {
-			row, err = r.row(&rec)
+			row, err = r.row(&rec, f.Share)
 		}
 		if err != nil {
 			if err = r.reject(locate(err, f.Name, n, rec.line), &rec); err != nil {
@@ -136,8 +174,8 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 	}
 }
 
-// row checks a record.
-func (r *reader) row(rec *record) (Row, error) {
+// row checks a record. share is its file's.
+func (r *reader) row(rec *record, share Share) (Row, error) {
 	if !rec.hasText {
 		return Row{}, &RowError{Column: r.Text, Reason: "the row has no text", Kind: KindNoText}
 	}
@@ -153,7 +191,32 @@ func (r *reader) row(rec *record) (Row, error) {
 		}
 		return Row{}, &RowError{Column: r.Label, Reason: problem, Kind: kind}
 	}
-	return Row{Index: r.rows, Text: string(text), Label: label}, nil
+	row := Row{Index: r.rows, Text: string(text), Label: label, Share: share}
+	if r.Group != "" {
+		if rec.group.empty() {
+			return Row{}, &RowError{Column: r.Group, Reason: "the row has no group", Kind: KindNoGroup}
+		}
+		row.Group = rec.group.String()
+	}
+	if r.Split != "" && share == AnyShare {
+		if row.Share = rec.share.share(); row.Share == AnyShare {
+			return Row{}, &RowError{Column: r.Split, Reason: fmt.Sprintf("%s names no share; it is train, validation or test, or whether the row is a test row", quote(rec.share.String())), Kind: KindNoShare}
+		}
+	}
+	return row, nil
+}
+
+// share is the side that a value of the split column names.
+func (v value) share() Share {
+	switch strings.ToLower(strings.TrimSpace(v.String())) {
+	case "train", "training", "false", "0":
+		return TrainShare
+	case "test", "true", "1":
+		return TestShare
+	case "validation", "valid", "val", "dev":
+		return ValidationShare
+	}
+	return AnyShare
 }
 
 // locate fills in where a *RowError happened.

@@ -136,7 +136,7 @@ func TestFiles(t *testing.T) {
 	files := append(inMemory("a.tsv", []byte("ham\t1\nham\t2\n")), inMemory("b.jsonl", []byte(`{"text":"3","label":"spam"}`))...)
 	var seen []int64
 	opt := Options{Text: "text", Label: "label", Labels: hamSpam, Progress: func(n int64) { seen = append(seen, n) }}
-	want := []Row{{0, "1", 0}, {1, "2", 0}, {2, "3", 1}}
+	want := []Row{{Text: "1"}, {Index: 1, Text: "2"}, {Index: 2, Text: "3", Label: 1}}
 	if diff := cmp.Diff(want, collect(t, Read(t.Context(), files, opt))); diff != "" {
 		t.Error(diff)
 	}

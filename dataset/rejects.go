@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -75,10 +74,8 @@ func (r *Rejects) add(e *RowError, rec *record) error {
 	if err != nil {
 		return fmt.Errorf("quarantine %s row %d: %w", e.File, e.Row, err)
 	}
-	w := bufio.NewWriter(r.Keep)
-	w.Write(line)
-	w.WriteByte('\n')
-	return w.Flush() // reports what Write met
+	_, err = r.Keep.Write(append(line, '\n'))
+	return err
 }
 
 // check refuses a source with too many bad rows; used is how many others there are.

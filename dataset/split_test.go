@@ -22,6 +22,8 @@ type share struct {
 type recordedSplit struct {
 	Duplicates   int     `json:"duplicates"`
 	Overlap      int     `json:"overlap"`
+	Deduped      int     `json:"deduped"`
+	Conflicts    int     `json:"conflicts"`
 	Test         share   `json:"test"`
 	Train        share   `json:"train"`
 	TestNumbers  []int64 `json:"test_numbers"` // of the first 20 rows as stored
@@ -30,7 +32,7 @@ type recordedSplit struct {
 
 func record20(t testing.TB, s *Split) (r recordedSplit) {
 	t.Helper()
-	r.Duplicates, r.Overlap = s.Duplicates, s.Overlap
+	r.Duplicates, r.Overlap, r.Deduped, r.Conflicts = s.Duplicates, s.Overlap, s.Deduped, s.Conflicts
 	for side, to := range map[*Side]struct {
 		share   *share
 		numbers *[]int64
@@ -67,9 +69,18 @@ func TestSplitPython(t *testing.T) {
 			t.Errorf("%s: -want +got\n%s", name, diff)
 		}
 	}
-	sms := split(t, Read(t.Context(), LocalFiles(smsPath(t)), Options{Labels: hamSpam}), tutorial)
-	if diff := cmp.Diff(want["sms"], record20(t, sms)); diff != "" {
-		t.Errorf("sms: -want +got\n%s", diff)
+	sms := collect(t, Read(t.Context(), LocalFiles(smsPath(t)), Options{Labels: hamSpam}))
+	grouped := tutorial
+	grouped.Grouped = true
+	for name, got := range map[string]*Split{
+		"sms":            split(t, slice(sms), tutorial),
+		"sms_stratified": split(t, slice(sms), SplitSpec{TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22, Labels: hamSpam, Stratify: true}),
+		"sms_grouped":    split(t, slice(inGroups(sms, 97)), grouped),
+		"sms_normalised": split(t, slice(sms), SplitSpec{TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22, Labels: hamSpam, Dedupe: DedupeNormalised}),
+	} {
+		if diff := cmp.Diff(want[name], record20(t, got)); diff != "" {
+			t.Errorf("%s: -want +got\n%s", name, diff)
+		}
 	}
 }
 

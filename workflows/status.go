@@ -48,6 +48,9 @@ func (r *run) details() string {
 		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test, %d validation; %d duplicates, %d test rows whose text is also in train", n,
 			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Validation.NumRows, r.split.Duplicates, r.split.Overlap))
 	}
+	if r.split.Deduped > 0 {
+		parts = append(parts, fmt.Sprintf("%d rows left out because another has the same text, %d of them with another label", r.split.Deduped, r.split.Conflicts))
+	}
 	if rejected := r.split.Rejected; rejected != nil {
 		parts = append(parts, rejected.String()+"; the first: "+rejected.First[0])
 	}

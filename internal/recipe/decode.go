@@ -152,7 +152,7 @@ func (d *decoder) duration(path string, raw json.RawMessage, v reflect.Value) {
 
 func (d *decoder) scalar(path string, raw json.RawMessage, v reflect.Value) {
 	want := map[reflect.Kind]string{
-		reflect.String: "string", reflect.Int: "number", reflect.Int64: "number", reflect.Float64: "number",
+		reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "number", reflect.Int64: "number", reflect.Float64: "number",
 	}[v.Kind()]
 	if d.wrongKind(path, raw, want) {
 		return

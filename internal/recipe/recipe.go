@@ -37,7 +37,17 @@ type Data struct {
 	Validation   float64  `json:"validation_fraction"` // share of rows kept apart from both, [0, 1): each epoch is evaluated on it, and the test rows only once, at the end; 0: each epoch is evaluated on the test rows
 	SplitSeed    int64    `json:"split_seed"`          // decides which rows are held out
 	ShuffleSeed  int64    `json:"shuffle_seed"`        // decides the stored order of the rows
+	Split        Split    `json:"split"`
 	Rows         Rows     `json:"rows"`
+}
+
+// Split says which rows are held out, where a share of all rows at random is not what is wanted. At most one of stratify, group, column and test_source is set.
+type Split struct {
+	Stratify   bool   `json:"stratify"`    // hold out the same share of each class; the number of rows held out stays exact
+	Group      string `json:"group"`       // column: rows with the same value are all held out or all not, and at most test_fraction of all rows are
+	Column     string `json:"column"`      // column that says which rows are held out: test, validation and train (or true and false, 1 and 0); test_fraction means nothing then, and validation_fraction only where the column names no validation rows
+	TestSource string `json:"test_source"` // where the rows to hold out are, as source: all rows of source are for training then, and test_fraction means nothing
+	Dedupe     string `json:"dedupe"`      // rows with the same text are one row, before the split and across its sides: none, exact, or normalised (Unicode form, case and white space make no difference); of several, one that is held out is kept
 }
 
 // Rows says which rows can be used, and what happens to the others.

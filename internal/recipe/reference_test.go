@@ -102,6 +102,8 @@ func typeName(t reflect.Type) string {
 		return "array of " + typeName(t.Elem())
 	case t.Kind() == reflect.Struct:
 		return "object"
+	case t.Kind() == reflect.Bool:
+		return "boolean"
 	case t.Kind() == reflect.Float64:
 		return "number"
 	case t.Kind() == reflect.Int || t.Kind() == reflect.Int64:

@@ -58,7 +58,23 @@ func (d Data) rules(p *Problems) {
 	if !p.has("data.test_fraction") && !p.has("data.validation_fraction") {
 		p.check(d.TestFraction+d.Validation < 1, "data.validation_fraction", d.Validation, "less than 1 together with data.test_fraction")
 	}
+	d.Split.rules(p, d.Format)
 	d.Rows.rules(p)
+}
+
+func (s Split) rules(p *Problems, format string) {
+	set := 0
+	for _, on := range []bool{s.Stratify, s.Group != "", s.Column != "", s.TestSource != ""} {
+		if on {
+			set++
+		}
+	}
+	p.check(set <= 1, "data.split", set, "at most one of stratify, group, column and test_source")
+	p.check(format != "tsv" || s.Group == "" && s.Column == "", "data.split", format, "a format with columns, for group or column")
+	if s.TestSource != "" {
+		p.location("data.split.test_source", s.TestSource, "file")
+	}
+	p.oneOf("data.split.dedupe", s.Dedupe, "none", "exact", "normalised")
 }
 
 func (r Rows) rules(p *Problems) {
