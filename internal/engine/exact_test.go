@@ -21,6 +21,12 @@ import (
 // withDropout copies a golden's folder and switches dropout on in its config.
 func withDropout(t *testing.T, g *golden, p float64) string {
 	t.Helper()
+	return withConfig(t, g, map[string]float64{"dropout": p, "attention_dropout": p, "seq_classif_dropout": p, "hidden_dropout_prob": p, "attention_probs_dropout_prob": p})
+}
+
+// withConfig copies a golden's folder with other values in its config.
+func withConfig(t *testing.T, g *golden, fields map[string]float64) string {
+	t.Helper()
 	dir := t.TempDir()
 	var config map[string]any
 	text, err := os.ReadFile(filepath.Join(g.dir, "config.json"))
@@ -30,10 +36,8 @@ func withDropout(t *testing.T, g *golden, p float64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, field := range []string{"dropout", "attention_dropout", "seq_classif_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"} {
-		if _, ok := config[field]; ok {
-			config[field] = p
-		}
+	for field, value := range fields {
+		config[field] = value
 	}
 	if text, err = json.Marshal(config); err == nil {
 		err = os.WriteFile(filepath.Join(dir, "config.json"), text, 0o644)

@@ -3,12 +3,17 @@
 package engine
 
 import (
+	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/torch"
+	"github.com/duratune/duratune/internal/train"
 )
 
 func TestLogitsMatchTransformers(t *testing.T) { eachGolden(t, compareLogits) }
@@ -31,14 +36,14 @@ func TestMiniLMMatchesTransformers(t *testing.T) {
 	g := recordMiniLM(t)
 	compareLogits(t, g)
 	e := openEngine(t, g.spec())
-	t.Logf("largest difference of gradients: %.1e", gradientError(t, g, e))
+	t.Logf("largest difference of gradients: %.1e", gradientError(t, g, g.file, e))
 	compareSteps(t, g, e)
 }
 
 func TestGradientsMatchTransformers(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g *golden) {
 		e := openEngine(t, g.spec())
-		largest := gradientError(t, g, e)
+		largest := gradientError(t, g, g.file, e)
 		t.Logf("largest difference of gradients: %.1e", largest)
 	})
 }
@@ -51,7 +56,7 @@ func isKeyBias(name string) bool {
 
 // gradientError compares every gradient of batch 0 by name and returns the largest difference. Where a tensor's gradient is
 // a small rest of terms that cancel (a classifier's bias), it is measured against 0.01.
-func gradientError(t *testing.T, g *golden, e *Engine) float64 {
+func gradientError(t *testing.T, g *golden, file *safetensors.File, e *Engine) float64 {
 	t.Helper()
 	var largest float64
 	err := e.thread.Do(t.Context(), func() error {
@@ -63,7 +68,7 @@ func gradientError(t *testing.T, g *golden, e *Engine) float64 {
 		}
 		grads := e.scope.Floats(e.buf.Grad)
 		for _, w := range e.layout.Weights {
-			want, _ := values[float32](t, g.file, "grad."+w.Name)
+			want, _ := values[float32](t, file, "grad."+w.Name)
 			d := worst(grads[w.Offset:w.Offset+w.Size], want, 1e-2)
 			if isKeyBias(w.Name) {
 				continue
@@ -91,22 +96,14 @@ func TestTenStepsMatchPyTorch(t *testing.T) {
 	})
 }
 
-// compareSteps compares losses, norms and weights of ten steps. Weights are measured against their own scale or that of a new
-// matrix, 0.02, where theirs is smaller: AdamW makes steps of the learning rate's size of gradients that are nearly zero.
-func compareSteps(t *testing.T, g *golden, e *Engine) {
+// lossErrors compares losses and norms with those recorded, and returns the largest differences.
+func lossErrors(t *testing.T, file *safetensors.File, stats []train.StepStats) (loss, norm float64) {
 	t.Helper()
-	for s, b := range g.batches {
-		if err := e.Step(t.Context(), int64(s), g.Rates[s], b); err != nil {
-			t.Fatal(err)
-		}
+	losses, _ := values[float32](t, file, "losses")
+	norms, _ := values[float32](t, file, "norms")
+	if len(stats) != len(losses) {
+		t.Fatalf("%d steps, want %d", len(stats), len(losses))
 	}
-	stats, err := e.Sync(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	losses, _ := values[float32](t, g.file, "losses")
-	norms, _ := values[float32](t, g.file, "norms")
-	var loss, norm, weights float64
 	for s, st := range stats {
 		if st.Step != int64(s) || !st.Finite {
 			t.Errorf("step %d: %+v", s, st)
@@ -114,9 +111,18 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 		loss = math.Max(loss, math.Abs(float64(st.Loss-losses[s])))
 		norm = math.Max(norm, math.Abs(float64(st.GradNorm-norms[s]))/float64(norms[s]))
 	}
-	if len(stats) != len(losses) || loss > 1e-4 || norm > 1e-4 {
-		t.Errorf("%d steps, losses differ by %v, norms by %v of themselves", len(stats), loss, norm)
+	if loss > 1e-4 || norm > 1e-4 {
+		t.Errorf("losses differ by %v, norms by %v of themselves", loss, norm)
 	}
+	return loss, norm
+}
+
+// compareSteps compares losses, norms and weights of ten steps. Weights are measured against their own scale or that of a new
+// matrix, 0.02, where theirs is smaller: AdamW makes steps of the learning rate's size of gradients that are nearly zero.
+func compareSteps(t *testing.T, g *golden, e *Engine) {
+	t.Helper()
+	loss, norm := lossErrors(t, g.file, steps(t, g, e, 0, len(g.batches)))
+	var weights float64
 	after := e.scope.Floats(e.buf.Value)
 	for _, w := range e.layout.Weights {
 		want, _ := values[float32](t, g.file, "after."+w.Name)
@@ -130,6 +136,37 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 		}
 	}
 	t.Logf("micro-batch %d: largest difference of losses %.1e, norms %.1e, weights %.1e", e.spec.MicroStep, loss, norm, weights)
+}
+
+// TestDropoutMatchesPyTorch: with the same masks, dropout stands where transformers has it, with the probability that the
+// config has for that place, and scales alike, forward and backward.
+func TestDropoutMatchesPyTorch(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		var drop struct {
+			Seed   int64              `json:"seed"`
+			Config map[string]float64 `json:"config"`
+		}
+		text, err := os.ReadFile(filepath.Join(g.dir, "dropout.json"))
+		if err == nil {
+			err = json.Unmarshal(text, &drop)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := safetensors.Open(filepath.Join(g.dir, "dropout.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		for _, micro := range []int{6, 4, 1} {
+			spec := g.spec()
+			spec.ModelDir, spec.Seed, spec.MicroStep = withConfig(t, g, drop.Config), drop.Seed, micro
+			e := openEngine(t, spec)
+			gradients := gradientError(t, g, file, e)
+			loss, norm := lossErrors(t, file, steps(t, g, e, 0, len(g.batches)))
+			t.Logf("micro-batch %d: largest difference of gradients %.1e, of ten losses %.1e, norms %.1e", micro, gradients, loss, norm)
+		}
+	})
 }
 
 func TestDecayGroupsAreTrainers(t *testing.T) {
