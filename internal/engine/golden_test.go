@@ -131,15 +131,22 @@ func openEngine(t *testing.T, spec train.Spec) *Engine {
 	return e
 }
 
-// worst is the largest difference relative to the scale of want: its largest magnitude, or floor where that is larger.
+// worst is the largest difference relative to the scale of want.
 func worst(got, want []float32, floor float64) float64 {
-	diff, scale := 0.0, floor
+	diff := 0.0
 	for i := range want {
 		diff = math.Max(diff, math.Abs(float64(got[i]-want[i])))
-		scale = math.Max(scale, math.Abs(float64(want[i])))
 		if math.IsNaN(float64(got[i])) {
 			return math.Inf(1)
 		}
 	}
-	return diff / scale
+	return diff / scale(want, floor)
+}
+
+// scale is the largest magnitude, or floor where that is larger.
+func scale(values []float32, floor float64) float64 {
+	for _, v := range values {
+		floor = math.Max(floor, math.Abs(float64(v)))
+	}
+	return floor
 }
