@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,6 +97,55 @@ func TestTwoCandidatesAtOnce(t *testing.T) {
 	}
 	if winners != 1 {
 		t.Errorf("the alias is version %s's, which %d of the two candidates are", holder.Version, winners)
+	}
+	t.Run("predict", func(t *testing.T) { w.predict(t, "models:/duel@champion") })
+}
+
+// predict classifies a text and a file with the champion, by the command that users run.
+func (w *world) predict(t *testing.T, model string) {
+	t.Helper()
+	task := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "go", append([]string{"tool", "task", "--silent", "predict", "MODEL=" + model}, args...)...)
+		cmd.Dir, cmd.Env, cmd.Stderr = w.root, append(os.Environ(), w.ClientEnv()...), os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	type predicted struct {
+		Label  string             `json:"label"`
+		Score  float64            `json:"score"`
+		Scores map[string]float64 `json:"scores"`
+	}
+	var one predicted
+	if err := json.Unmarshal([]byte(task("TEXT=it's 100% FREE, $$$ \"click\" here")), &one); err != nil || len(one.Scores) != 2 || one.Scores[one.Label] != one.Score {
+		t.Errorf("a text: %+v, %v", one, err)
+	}
+	in, out := filepath.Join(w.State, "data", "duel.jsonl"), filepath.Join(t.TempDir(), "out.jsonl")
+	task("FILE="+in, "OUT="+out)
+	body, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right, rows := 0, 0
+	for line := range strings.Lines(string(body)) {
+		var row struct {
+			Label      string    `json:"label"`
+			Prediction predicted `json:"prediction"`
+		}
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		rows++
+		if row.Label == row.Prediction.Label {
+			right++
+		}
+	}
+	t.Logf("%d of %d mails right", right, rows)
+	if rows < 1000 || right*100 < rows*85 {
+		t.Errorf("%d of %d mails right, want at least 85 %% of the file", right, rows)
 	}
 }
 
