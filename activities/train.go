@@ -72,7 +72,8 @@ type epoch struct {
 	saved  train.Checkpoint // its manifest
 	beat   Heartbeat
 	track  *tracker
-	began  time.Time
+	began  time.Time // of the attempt
+	synced time.Time // of the last progress
 }
 
 // resume opens an engine at the newest checkpoint whose tensors verify.
@@ -115,6 +116,7 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 // run trains the steps that are left.
 func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, error) {
 	e.began = time.Now()
+	e.synced = e.began
 	state := e.from.State
 	asked := ctx
 	ctx, paused, done := e.pausable(ctx)
@@ -134,6 +136,7 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Now: time.Now,
 	})
 	stop()
+	idle(ctx)
 	if errors.Is(err, train.ErrInterrupted) && asked.Err() != nil { // paused, and checkpointed
 		err = asked.Err()
 	}
@@ -153,6 +156,7 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 
 // progress beats from completed steps.
 func (e *epoch) progress(ctx context.Context, p train.Progress) {
+	e.measure(ctx, p)
 	e.beat.Phase, e.beat.Step, e.beat.Percent = "train", p.Step, p.Percent
 	e.beat.SamplesPerSecond, e.beat.ETASeconds = p.SamplesPerSecond, p.ETA.Seconds()
 	beat(ctx, e.beat)
@@ -168,6 +172,7 @@ func (e *epoch) commit(ctx context.Context, st train.State, complete bool) error
 	if err := e.track.flush(ctx, st.Step); err != nil {
 		return err
 	}
+	began := time.Now()
 	snap, err := e.engine.Snapshot(ctx)
 	if err != nil {
 		return fmt.Errorf("checkpoint at step %d: %w", st.Step, err)
@@ -177,7 +182,7 @@ func (e *epoch) commit(ctx context.Context, st train.State, complete bool) error
 		c.Lineage++
 	}
 	prefix := fmt.Sprintf("%s/step-%09d", e.in.Run.attempt(ctx, e.in.Run.epoch(e.in.Epoch)), st.Step)
-	ref, err := train.Save(ctx, e.Store, prefix, snap, c, func(int64) {
+	ref, err := train.Save(ctx, e.Store, prefix, snap, &c, func(int64) {
 		e.beat.Phase = "checkpoint"
 		beat(ctx, e.beat)
 	})
@@ -185,6 +190,7 @@ func (e *epoch) commit(ctx context.Context, st train.State, complete bool) error
 		return err
 	}
 	e.ref, e.saved = ref, c
+	measureCheckpoint(ctx, c, time.Since(began))
 	e.beat.Checkpoint, e.beat.Failures = ref, nil // progress: earlier failures count no more
 	beat(ctx, e.beat)
 	return nil

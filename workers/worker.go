@@ -40,16 +40,18 @@ type Base struct {
 
 	namespace string
 	journal   *journal
+	telemetry *telemetry
 }
 
 // Connect reads the environment and connects to Temporal, store and tracking server:
 //
-//	TEMPORAL_*            as the SDK's envconfig takes them (address, namespace, TLS, API key)
-//	DURATUNE_STORE        s3://bucket/prefix of the runs' artifacts; AWS_* as the AWS SDK takes them
-//	MLFLOW_*              as MLflow's Python client takes them
-//	DURATUNE_CACHE        local folder for downloads
-//	DURATUNE_TEMPORAL_UI  base address of the Temporal Web UI, for links
-//	DURATUNE_BUILD_ID     switches worker versioning on
+//	TEMPORAL_*                as the SDK's envconfig takes them (address, namespace, TLS, API key)
+//	DURATUNE_STORE            s3://bucket/prefix of the runs' artifacts; AWS_* as the AWS SDK takes them
+//	MLFLOW_*                  as MLflow's Python client takes them
+//	DURATUNE_CACHE            local folder for downloads
+//	DURATUNE_TEMPORAL_UI      base address of the Temporal Web UI, for links
+//	DURATUNE_BUILD_ID         switches worker versioning on
+//	DURATUNE_METRICS_ADDRESS  where /metrics, /healthz and /readyz are served, e.g. :9464; empty: nowhere
 func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	slog.SetDefault(logger)
@@ -58,7 +60,8 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 		return nil, fmt.Errorf("temporal configuration: %w", err)
 	}
 	options.Logger = sdklog.NewStructuredLogger(logger)
-	b := &Base{Logger: logger, UI: getenv("DURATUNE_TEMPORAL_UI"), namespace: options.Namespace}
+	b := &Base{Logger: logger, UI: getenv("DURATUNE_TEMPORAL_UI"), namespace: options.Namespace, telemetry: newTelemetry()}
+	options.MetricsHandler = b.telemetry.metrics
 	if b.namespace == "" {
 		b.namespace = client.DefaultNamespace
 	}
@@ -89,6 +92,10 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 		b.Temporal.Close()
 		return nil, err
 	}
+	if err := b.serve(getenv("DURATUNE_METRICS_ADDRESS")); err != nil {
+		b.Temporal.Close()
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -100,7 +107,7 @@ func (b *Base) Cluster() activities.Cluster {
 // New makes a worker for a queue. Registration is by explicit names only.
 func (b *Base) New(queue string, getenv func(string) string, options worker.Options) worker.Worker {
 	options.DisableRegistrationAliasing = true
-	options.Interceptors = append(options.Interceptors, b.journal)
+	options.Interceptors = append(options.Interceptors, b.journal, &failures{})
 	options.WorkerStopTimeout = stopTimeout
 	options.MaxHeartbeatThrottleInterval = heartbeatThrottle
 	options.DefaultHeartbeatThrottleInterval = heartbeatThrottle

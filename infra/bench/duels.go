@@ -154,7 +154,7 @@ func (b *speed) tutorial(ctx context.Context, d duel) (r rate, err error) {
 			return r, err
 		}
 		c := train.Checkpoint{RunKey: "bench", Epoch: epoch + 1, Complete: true, State: st, Identity: eng.Identity()}
-		if _, err := train.Save(ctx, store, fmt.Sprintf("epoch-%d", epoch+1), snap, c, nil); err != nil {
+		if _, err := train.Save(ctx, store, fmt.Sprintf("epoch-%d", epoch+1), snap, &c, nil); err != nil {
 			return r, err
 		}
 		if r.Accuracy, err = b.score(ctx, eng); err != nil {

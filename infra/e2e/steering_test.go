@@ -95,6 +95,7 @@ func TestSteering(t *testing.T) {
 	if updates != 4 {
 		t.Errorf("%d updates in the history, want 4", updates)
 	}
+	w.checkDashboard(t)
 }
 
 // idle waits until no activity of the run holds the device.

@@ -3,7 +3,7 @@
 //	predict -model models:/name@alias -text "a text"
 //	predict -model models:/name@alias -file in.jsonl -out out.jsonl
 //
-// The model is one that mlflow.transformers logged, in Python or here. A line of the input is a JSON object with a string
+// The model is one that mlflow.transformers logged, in Python or here; texts are cut where it was trained to cut them. A line of the input is a JSON object with a string
 // "text"; the line of the output is that object with "prediction" added: label, score and the scores of all labels. The
 // output appears under its name once it is whole; "-" is standard output. MLFLOW_* and AWS_* are read as MLflow's Python
 // client reads them.
@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 
 	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/mlflow"
@@ -110,7 +111,15 @@ func load(ctx context.Context, tracking *mlflow.Client, a arguments, open train.
 	if _, err := tracking.DownloadDir(ctx, ref.ArtifactURI, dir, nil); err != nil {
 		return nil, err
 	}
-	return classifier.Open(ctx, dir, open, train.Spec{Precision: a.precision, BatchSize: batchRows, EvalBatch: batchRows, MicroStep: batchRows})
+	spec := train.Spec{Precision: a.precision, BatchSize: batchRows, EvalBatch: batchRows, MicroStep: batchRows}
+	if ref.ModelID != "" {
+		logged, err := tracking.GetModel(ctx, ref.ModelID)
+		if err != nil {
+			return nil, err
+		}
+		spec.MaxLength, _ = strconv.Atoi(logged.Params["max_length"]) // as it was trained; 0: the tokenizer's own
+	}
+	return classifier.Open(ctx, dir, open, spec)
 }
 
 // whole writes a file that is there once write has succeeded, and not before.

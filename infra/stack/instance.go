@@ -19,10 +19,12 @@ type Ports struct {
 	TemporalUI int `json:"temporal_ui"`
 	S3         int `json:"s3"`
 	MLflow     int `json:"mlflow"`
+	CPUMetrics int `json:"cpu_metrics"`
+	GPUMetrics int `json:"gpu_metrics"` // of the first GPU worker; others take free ones and log them
 }
 
 // DefaultPorts are those of an instance for which nothing else was said.
-var DefaultPorts = Ports{Temporal: 7233, TemporalUI: 8233, S3: 7070, MLflow: 5050}
+var DefaultPorts = Ports{Temporal: 7233, TemporalUI: 8233, S3: 7070, MLflow: 5050, CPUMetrics: 9464, GPUMetrics: 9465}
 
 // portVars names the environment variable of each port.
 func (p *Ports) portVars() []portVar {
@@ -31,6 +33,8 @@ func (p *Ports) portVars() []portVar {
 		{"DURATUNE_PORT_TEMPORAL_UI", "Temporal's Web UI", &p.TemporalUI},
 		{"DURATUNE_PORT_S3", "the S3 gateway", &p.S3},
 		{"DURATUNE_PORT_MLFLOW", "MLflow", &p.MLflow},
+		{"DURATUNE_PORT_CPU_METRICS", "the CPU worker's metrics", &p.CPUMetrics},
+		{"DURATUNE_PORT_GPU_METRICS", "the GPU worker's metrics", &p.GPUMetrics},
 	}
 }
 
@@ -154,6 +158,12 @@ func (in *Instance) MLflowURL() string { return baseURL(in.Ports.MLflow) }
 
 // S3URL is the address of the S3 gateway.
 func (in *Instance) S3URL() string { return baseURL(in.Ports.S3) }
+
+// CPUMetricsURL is where the CPU worker answers /metrics, /healthz and /readyz.
+func (in *Instance) CPUMetricsURL() string { return baseURL(in.Ports.CPUMetrics) }
+
+// GPUMetricsURL is the first GPU worker's.
+func (in *Instance) GPUMetricsURL() string { return baseURL(in.Ports.GPUMetrics) }
 
 func randomHex(n int) string {
 	b := make([]byte, n)

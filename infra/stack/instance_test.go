@@ -19,7 +19,7 @@ func TestPortsOverride(t *testing.T) {
 	if err := p.Override(func(key string) string { return env[key] }); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Ports{Temporal: 7233, TemporalUI: 8233, S3: 0, MLflow: 5055}, p); diff != "" {
+	if diff := cmp.Diff(Ports{Temporal: 7233, TemporalUI: 8233, S3: 0, MLflow: 5055, CPUMetrics: 9464, GPUMetrics: 9465}, p); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
 	env = map[string]string{"DURATUNE_PORT_S3": "seven", "DURATUNE_PORT_TEMPORAL": "70000"}

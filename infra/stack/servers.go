@@ -77,17 +77,21 @@ func (s *Stack) workers() []spec {
 	}
 	in := s.Instance
 	env := in.childEnv(slices.Concat(libtorch.RunEnv(), in.workerEnv(s.config.Paths), s.config.WorkerEnv)...)
+	metrics := func(port int) []string {
+		return append(slices.Clone(env), "DURATUNE_METRICS_ADDRESS="+address(port))
+	}
 	specs := []spec{{
-		name: CPUWorker, dir: in.State, grace: workerGrace, env: env, argv: []string{filepath.Join(s.config.Workers, "cpu")},
+		name: CPUWorker, dir: in.State, grace: workerGrace, env: metrics(in.Ports.CPUMetrics), argv: []string{filepath.Join(s.config.Workers, "cpu")},
 		probe: s.probePollers(Queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW),
 	}}
 	for i := range max(1, s.config.GPUWorkers) {
-		name := GPUWorker
+		name, port := GPUWorker, in.Ports.GPUMetrics
 		if i > 0 {
+			port = 0
 			name = fmt.Sprintf("%s-%d", GPUWorker, i+1)
 		}
 		specs = append(specs, spec{
-			name: name, dir: in.State, grace: workerGrace, env: env, argv: []string{filepath.Join(s.config.Workers, "gpu")},
+			name: name, dir: in.State, grace: workerGrace, env: metrics(port), argv: []string{filepath.Join(s.config.Workers, "gpu")},
 			probe: s.probePollers(GPUQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY),
 		})
 	}

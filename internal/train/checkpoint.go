@@ -42,9 +42,10 @@ type Checkpoint struct {
 	Optimizer artifact.Ref `json:"optimizer"` // safetensors: exp_avg.<name>, exp_avg_sq.<name>, fp32
 }
 
-// Save uploads a snapshot below prefix and then its manifest, and returns the manifest's Ref. It releases the snapshot.
+// Save uploads a snapshot below prefix and then its manifest, c with the Refs of its tensors, and returns the manifest's Ref.
+// It releases the snapshot.
 // progress is told the bytes done of either tensor file, in turns.
-func Save(ctx context.Context, store artifact.Store, prefix string, snap Snapshot, c Checkpoint, progress artifact.Progress) (artifact.Ref, error) {
+func Save(ctx context.Context, store artifact.Store, prefix string, snap Snapshot, c *Checkpoint, progress artifact.Progress) (artifact.Ref, error) {
 	defer snap.Release()
 	c.Version = checkpointVersion
 	weights, err := snap.Weights()

@@ -47,5 +47,5 @@ func run() error {
 	if err := base.ScheduleReconcile(context.Background(), os.Getenv); err != nil {
 		return err
 	}
-	return w.Run(worker.InterruptCh())
+	return base.Run(w)
 }

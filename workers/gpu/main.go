@@ -31,5 +31,5 @@ func run() error {
 	// One slot: the queue hands a device one activity at a time.
 	w := base.New(activities.GPUQueue, os.Getenv, worker.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
 	w.RegisterActivity(&activities.GPU{Store: base.Store, Tracking: base.Tracking, Open: engine.Open, CacheDir: base.CacheDir, Paused: base.Paused, Logger: base.Logger})
-	return w.Run(worker.InterruptCh())
+	return base.Run(w)
 }

@@ -1,0 +1,92 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// scrape reads a worker's metrics, after a look at its health.
+func scrape(t *testing.T, worker string) string {
+	t.Helper()
+	var body []byte
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		resp, err := http.Get(worker + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err = io.ReadAll(resp.Body)
+		if err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s%s: %s %v", worker, path, resp.Status, err)
+		}
+	}
+	return string(body)
+}
+
+// checkDashboard finds every metric that the dashboard asks for in a scrape of the workers, which have trained, been
+// paused and promoted by now, and that the workers' logs are JSON.
+func (w *world) checkDashboard(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(w.root, "infra", "grafana", "duratune.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil || len(dashboard.Panels) < 10 {
+		t.Fatalf("%d panels, %v", len(dashboard.Panels), err)
+	}
+	scraped := scrape(t, w.CPUMetricsURL()) + scrape(t, w.GPUMetricsURL())
+	metric := regexp.MustCompile(`\b(duratune|temporal|process|go)_[a-z_]+\b`)
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			names := metric.FindAllString(target.Expr, -1)
+			if len(names) == 0 {
+				t.Errorf("%s asks for no metric: %s", p.Title, target.Expr)
+			}
+			for _, name := range names {
+				if !strings.Contains(scraped, "\n"+name+"{") && !strings.Contains(scraped, "\n"+name+" ") {
+					t.Errorf("%s: no metric %s in the scrape", p.Title, name)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"cpu-worker", "gpu-worker"} {
+		checkJSONLog(t, w.Log(name))
+	}
+}
+
+// checkJSONLog expects a JSON object with time, level and message a line.
+func checkJSONLog(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	n := 0
+	for ; lines.Scan(); n++ {
+		var line struct{ Time, Level, Msg string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Time == "" || line.Level == "" || line.Msg == "" {
+			t.Errorf("%s: line %d is no log record: %s", path, n+1, lines.Text())
+			return
+		}
+	}
+	if n == 0 {
+		t.Errorf("%s is empty", path)
+	}
+}
