@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"strconv"
 	"sync"
@@ -65,7 +66,9 @@ func family[T prometheus.Collector](f *families, name string, create func() T) T
 	if !ok {
 		made = create()
 		f.made[name] = made
-		f.registry.MustRegister(made)
+		if err := f.registry.Register(made); err != nil { // counted all the same, and seen by nobody
+			slog.Warn("metric not shown", "metric", name, "error", err)
+		}
 	}
 	return made.(T)
 }

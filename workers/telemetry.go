@@ -25,11 +25,11 @@ type telemetry struct {
 	polling  atomic.Bool
 }
 
-func newTelemetry() *telemetry {
+func newTelemetry() (*telemetry, error) {
 	t := &telemetry{registry: prometheus.NewRegistry()}
-	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	t.metrics = newMetrics(t.registry)
-	return t
+	return t, errors.Join(t.registry.Register(collectors.NewGoCollector()),
+		t.registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 }
 
 // readyTimeout bounds the question to Temporal.

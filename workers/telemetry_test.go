@@ -20,7 +20,10 @@ func get(h http.Handler, path string) (int, string) {
 }
 
 func TestHealth(t *testing.T) {
-	tel := newTelemetry()
+	tel, err := newTelemetry()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var away error
 	h := tel.routes(func(context.Context) error { return away })
 	want := func(path string, code int, says string) {
@@ -41,7 +44,10 @@ func TestHealth(t *testing.T) {
 
 // TestMetrics: the same name with other tags is one family, and tags that no label is for are dropped.
 func TestMetrics(t *testing.T) {
-	tel := newTelemetry()
+	tel, err := newTelemetry()
+	if err != nil {
+		t.Fatal(err)
+	}
 	one := tel.metrics.WithTags(map[string]string{"activity_type": "TrainEpoch", "unheard_of": "x"})
 	two := tel.metrics.WithTags(map[string]string{"task_queue": "finetune"})
 	one.Counter("a").Inc(2)

@@ -60,7 +60,10 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 		return nil, fmt.Errorf("temporal configuration: %w", err)
 	}
 	options.Logger = sdklog.NewStructuredLogger(logger)
-	b := &Base{Logger: logger, UI: getenv("DURATUNE_TEMPORAL_UI"), namespace: options.Namespace, telemetry: newTelemetry()}
+	b := &Base{Logger: logger, UI: getenv("DURATUNE_TEMPORAL_UI"), namespace: options.Namespace}
+	if b.telemetry, err = newTelemetry(); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
 	options.MetricsHandler = b.telemetry.metrics
 	if b.namespace == "" {
 		b.namespace = client.DefaultNamespace
