@@ -67,8 +67,19 @@ func (r rejects) close() {
 
 // readOptions says how to read the files of a source. What an old recipe does not have takes the default.
 func readOptions(d recipe.Data, r rejects) dataset.Options {
-	return dataset.Options{Format: d.Format, Text: d.Text, Label: d.Label, Labels: d.Labels, Group: d.Split.Group, Split: d.Split.Column,
+	return dataset.Options{Format: d.Format, CSV: dialect(d.CSV), Text: d.Text, Label: d.Label, Labels: d.Labels, Group: d.Split.Group, Split: d.Split.Column,
 		Encoding: d.Rows.Encoding, Replace: d.Rows.InvalidBytes == replaceBytes, MaxRow: d.Rows.MaxBytes, Rejects: r.Rejects}
+}
+
+func dialect(c recipe.CSV) dataset.Dialect {
+	if c.Delimiter == "" { // an old recipe
+		return dataset.Dialect{}
+	}
+	d := dataset.Dialect{Delimiter: c.Delimiter[0], NoQuotes: c.Quote == "", NoHeader: !c.Header}
+	if c.Quote != "" {
+		d.Quote = c.Quote[0]
+	}
+	return d
 }
 
 // publish stores the quarantine and shows counts and examples in the MLflow run.

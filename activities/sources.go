@@ -13,6 +13,8 @@ import (
 	"strings"
 	"unicode"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/hub"
@@ -56,24 +58,23 @@ func openBucket(ctx context.Context, bucket string) (artifact.Source, error) {
 	return source, nil
 }
 
-// maxSourceFiles bounds a prefix.
-const maxSourceFiles = 10_000
-
 // place is what an s3:// URI names: one object, or all below a prefix.
 type place struct {
 	artifact.Source
-	bucket, key string          // key ends with a slash if it is a prefix
+	bucket, key string          // key ends with a slash, or is empty, if it is a prefix
 	objects     []artifact.Info // in key order
 }
 
-// find lists what uri names. As other readers of data folders do, it leaves out files and folders whose names begin with
-// a dot or an underscore.
+// find lists what uri names: an object, all below a prefix that ends with a slash, or those that match a pattern with a *
+// ([dataset.MatchGlob]). As other readers of data folders do, it leaves out files and folders whose names begin with a dot
+// or an underscore.
 func (b Buckets) find(ctx context.Context, uri string) (place, error) {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "s3" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
 		return place{}, &dataset.SourceError{Source: uri, Reason: "not of the form s3://bucket/key"}
 	}
-	p := place{bucket: u.Host, key: strings.TrimPrefix(u.Path, "/")}
+	key, pattern := dataset.SplitGlob(strings.TrimPrefix(u.Path, "/"))
+	p := place{bucket: u.Host, key: key}
 	if !slices.ContainsFunc(b.patterns, func(pattern string) bool { ok, _ := path.Match(pattern, p.bucket); return ok }) {
 		return place{}, &dataset.SourceError{Source: uri, Reason: fmt.Sprintf("bucket %s is not one that the worker may read (DURATUNE_SOURCE_BUCKETS)", p.bucket)}
 	}
@@ -84,12 +85,12 @@ func (b Buckets) find(ctx context.Context, uri string) (place, error) {
 		switch {
 		case err != nil:
 			return place{}, err
-		case object.Key != p.key && !strings.HasSuffix(p.key, "/"):
+		case pattern == "" && object.Key != p.key && !strings.HasSuffix(p.key, "/"):
 			return place{}, &dataset.SourceError{Source: uri, Reason: "a prefix, not an object; a slash at its end means all files below it"}
-		case hidden(strings.TrimPrefix(object.Key, p.key)):
+		case dataset.Hidden(strings.TrimPrefix(object.Key, p.key)) && object.Key != p.key, pattern != "" && !dataset.MatchGlob(pattern, strings.TrimPrefix(object.Key, p.key)):
 			continue
-		case len(p.objects) == maxSourceFiles:
-			return place{}, &dataset.SourceError{Source: uri, Reason: fmt.Sprintf("more than %d files below it", maxSourceFiles)}
+		case len(p.objects) == dataset.MaxFiles:
+			return place{}, &dataset.SourceError{Source: uri, Reason: fmt.Sprintf("more than %d files", dataset.MaxFiles)}
 		}
 		p.objects = append(p.objects, object)
 	}
@@ -97,16 +98,6 @@ func (b Buckets) find(ctx context.Context, uri string) (place, error) {
 		return place{}, &dataset.SourceError{Source: uri, Reason: "there is no such object"}
 	}
 	return p, nil
-}
-
-// hidden reports that a key below a prefix is no file of the source; a slash at its end is how consoles mark a folder.
-func hidden(key string) bool {
-	for segment := range strings.SplitSeq(key, "/") {
-		if strings.HasPrefix(segment, ".") || strings.HasPrefix(segment, "_") {
-			return true
-		}
-	}
-	return strings.HasSuffix(key, "/")
 }
 
 // files downloads the objects that uri names into the new folder dir, and names each by its own URI.
@@ -118,18 +109,20 @@ func (b Buckets) files(ctx context.Context, uri, dir string) ([]dataset.File, er
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	var files []dataset.File
+	files := make([]dataset.File, len(p.objects))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(downloads)
 	for i, object := range p.objects {
-		local := filepath.Join(dir, fmt.Sprintf("%05d", i))
-		if err := p.download(ctx, object, local); err != nil {
-			return nil, err
-		}
-		file := dataset.LocalFiles(local)[0]
-		file.Name = "s3://" + p.bucket + "/" + object.Key
-		files = append(files, file)
+		local := filepath.Join(dir, fmt.Sprintf("%06d", i))
+		files[i] = dataset.LocalFiles(local)[0]
+		files[i].Name = "s3://" + p.bucket + "/" + object.Key
+		group.Go(func() error { return p.download(ctx, object, local) })
 	}
-	return files, nil
+	return files, group.Wait()
 }
+
+// downloads is how many objects are on their way at a time.
+const downloads = 8
 
 // model downloads the files of the model folder that uri names into the new folder dir.
 func (b Buckets) model(ctx context.Context, uri, dir string) error {

@@ -157,7 +157,7 @@ func (b *sourceBench) fetch(t *testing.T, base string, maxLength int) (FetchMode
 func (b *sourceBench) load(t *testing.T, d recipe.Data) (LoadSplitResult, error) {
 	t.Helper()
 	d.Format = cmp.Or(d.Format, "auto")
-	d.Text, d.Label, d.TestFraction = cmp.Or(d.Text, "text"), "label", 0.25
+	d.Text, d.Label, d.TestFraction = cmp.Or(d.Text, "text"), cmp.Or(d.Label, "label"), 0.25
 	if d.Labels == nil {
 		d.Labels = testLabels
 	}

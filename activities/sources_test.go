@@ -204,7 +204,8 @@ func TestLoadSplitFromS3(t *testing.T) {
 		"bad/a.csv": csvA, "bad/b.csv": csvB + "nine,egg\n", "_odd.csv": csvA} {
 		b.put(t, key, content)
 	}
-	for source, rows := range map[string]int{"s3://team-a/one/a.csv": 4, "s3://team-a/one/": 4, "s3://team-a/many/": 8, "s3://team-a/many/a b.csv": 4, "s3://team-a/_odd.csv": 4} {
+	for source, rows := range map[string]int{"s3://team-a/one/a.csv": 4, "s3://team-a/one/": 4, "s3://team-a/many/": 8, "s3://team-a/many/a b.csv": 4, "s3://team-a/_odd.csv": 4,
+		"s3://team-a/many/*.csv": 4, "s3://team-a/many/**/*.csv": 8, "s3://team-a/*/a*.csv": 12} {
 		res, err := b.load(t, recipe.Data{Source: source})
 		if err != nil || res.Train.NumRows+res.Test.NumRows != rows {
 			t.Errorf("%s: %d and %d rows, %v; want %d", source, res.Train.NumRows, res.Test.NumRows, err, rows)
@@ -214,6 +215,7 @@ func TestLoadSplitFromS3(t *testing.T) {
 		"s3://other/one/a.csv":  "DURATUNE_SOURCE_BUCKETS",
 		"s3://team-a/none.csv":  "no such object",
 		"s3://team-a/one":       "a slash at its end",
+		"s3://team-a/none/*":    "no such object",
 		"s3://team-a/bad/":      "s3://team-a/bad/b.csv: row 5",
 		"s3://team-a/a//b.csv":  "empty segment",
 		"models:/sms-spam/1":    "unknown scheme",

@@ -49,3 +49,20 @@ func TestSplitsOfARecipe(t *testing.T) {
 		})
 	}
 }
+
+// TestFormatsOfARecipe: a recipe names folders of texts and dialects of CSV.
+func TestFormatsOfARecipe(t *testing.T) {
+	b := newSourceBench(t)
+	for i := range 4 {
+		b.put(t, fmt.Sprintf("mails/%s/%d.txt", testLabels[i%2], i), fmt.Sprintf("mail\n%d", i))
+	}
+	b.put(t, "rows.csv", "ham;'one;''1'''\nspam;two\nham;three\nspam;four\n")
+	for name, d := range map[string]recipe.Data{
+		"folder":  {Source: "s3://team-a/mails/", Format: "folder"},
+		"dialect": {Source: "s3://team-a/rows.csv", Text: "1", Label: "0", CSV: recipe.CSV{Delimiter: ";", Quote: "'"}},
+	} {
+		if res, err := b.load(t, d); err != nil || res.Train.LabelCounts[0]+res.Test.LabelCounts[0] != 2 || res.Train.NumRows+res.Test.NumRows != 4 {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+	}
+}

@@ -2,20 +2,32 @@ package dataset
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 )
 
-// csv reads RFC 4180 with a header, as Python's csv module and pandas do: a quote opens a field only at its start, and
-// quoted line breaks are kept as they are. encoding/csv is not used: it drops carriage returns and has no limit on what
+// Dialect says how a CSV file is written. The zero Dialect is that of RFC 4180 with a header.
+type Dialect struct {
+	Delimiter byte // 0: a comma
+	NoQuotes  bool // a quote means nothing
+	Quote     byte // 0: "
+	NoHeader  bool // the columns are called 0, 1, 2, …
+}
+
+// csv reads RFC 4180, as Python's csv module and pandas do: a quote opens a field only at its start, and quoted line breaks are kept as they are. encoding/csv is not used: it drops carriage returns and has no limit on what
 // an unclosed quote swallows.
 type csv struct {
 	lines *lineReader
 	buf   []byte // the unquoted fields of a record, one after the other
 	ends  []int  // where each field ends in buf
-	width int    // fields of the header
+	width int    // fields of a record
+	first bool   // the first record is read, and no header
+
+	comma, quote []byte // quote is nil where there is none
 
 	text   int // column
 	others []csvColumn
@@ -28,7 +40,11 @@ type csvColumn struct {
 }
 
 func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
-	c := &csv{lines: lines}
+	d := opt.CSV
+	c := &csv{lines: lines, comma: []byte{cmp.Or(d.Delimiter, ',')}, quote: []byte{cmp.Or(d.Quote, '"')}}
+	if d.NoQuotes {
+		c.quote = nil
+	}
 	if err := lines.skipBOM(); err != nil {
 		return nil, err
 	}
@@ -46,7 +62,11 @@ func newCSV(name string, lines *lineReader, opt Options) (*csv, error) {
 	columns := make([]string, c.width)
 	for i := range columns {
 		columns[i] = string(c.field(i))
+		if d.NoHeader {
+			columns[i] = strconv.Itoa(i)
+		}
 	}
+	c.first = d.NoHeader
 	if c.text, err = find(name, columns, opt.Text); err != nil {
 		return nil, err
 	}
@@ -74,11 +94,13 @@ func find(file string, columns []string, name string) (int, error) {
 
 func (c *csv) read(rec *record) error {
 	*rec = record{line: c.lines.line + 1}
-	if err := c.record(); err != nil {
+	if c.first {
+		c.first, rec.line = false, 1
+	} else if err := c.record(); err != nil {
 		return err
 	}
 	if len(c.ends) != c.width {
-		return &RowError{Reason: fmt.Sprintf("%d fields, the header has %d", len(c.ends), c.width)}
+		return &RowError{Reason: fmt.Sprintf("%d fields, the first line has %d", len(c.ends), c.width)}
 	}
 	for _, column := range c.others {
 		*column.of(rec) = value{kind: text, str: string(c.field(column.index))}
@@ -107,11 +129,11 @@ func (c *csv) record() error {
 	}
 	for {
 		var more bool
-		if len(line) > 0 && line[0] == '"' {
+		if len(line) > 0 && c.quote != nil && line[0] == c.quote[0] {
 			line, more, err = c.quoted(line[1:])
 		} else {
 			var plain []byte
-			if plain, line, more = bytes.Cut(line, []byte(",")); !more {
+			if plain, line, more = bytes.Cut(line, c.comma); !more {
 				plain = bytes.TrimSuffix(plain, []byte("\r")) // of the line's end; within quotes it is kept
 			}
 			c.buf = append(c.buf, plain...)
@@ -131,21 +153,21 @@ func (c *csv) record() error {
 func (c *csv) quoted(line []byte) (rest []byte, more bool, err error) {
 	opened := c.lines.line
 	for {
-		part, rest, closed := bytes.Cut(line, []byte(`"`))
+		part, rest, closed := bytes.Cut(line, c.quote)
 		c.buf = append(c.buf, part...)
 		switch {
-		case closed && len(rest) > 0 && rest[0] == '"': // a doubled quote
-			c.buf = append(c.buf, '"')
+		case closed && len(rest) > 0 && rest[0] == c.quote[0]: // a doubled quote
+			c.buf = append(c.buf, c.quote...)
 			line = rest[1:]
 			continue
 		case closed:
 			if string(rest) == "\r" { // of the line's end
 				rest = nil
 			}
-			if len(rest) > 0 && rest[0] != ',' {
+			if len(rest) > 0 && rest[0] != c.comma[0] {
 				return nil, false, &RowError{Line: opened, Reason: "text behind a closing quote; a quote within a quoted field is doubled"}
 			}
-			return bytes.TrimPrefix(rest, []byte(",")), len(rest) > 0, nil
+			return bytes.TrimPrefix(rest, c.comma), len(rest) > 0, nil
 		}
 		if line, err = c.lines.next(); errors.Is(err, io.EOF) {
 			return nil, false, &RowError{Line: opened, Reason: "a quote is opened and never closed", Kind: KindUnclosed}

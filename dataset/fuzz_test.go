@@ -117,6 +117,25 @@ func FuzzParquet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { checkRead(t, FormatParquet, data) })
 }
 
+func FuzzArrow(f *testing.F) {
+	seed(f, "*.arrow", "*.feather", "dictionary_stream.bin")
+	f.Fuzz(func(t *testing.T, data []byte) { checkRead(t, FormatArrow, data) })
+}
+
+// FuzzDialect reads CSV of other dialects and encodings.
+func FuzzDialect(f *testing.F) {
+	seed(f, "dialect_*", "pandas.csv")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		opt := Options{Format: FormatCSV, Text: "1", Label: "0", Labels: hamSpam, MaxRow: 1 << 16, MaxBytes: 1 << 22, Encoding: "utf-16", Replace: true,
+			CSV: Dialect{Delimiter: ';', Quote: '\'', NoHeader: true}, Rejects: &Rejects{MaxShare: 0.9}}
+		for row, err := range Read(t.Context(), inMemory("f", data), opt) {
+			if err == nil && (!utf8.ValidString(row.Text) || strings.TrimSpace(row.Text) == "") {
+				t.Fatalf("row %+v", row)
+			}
+		}
+	})
+}
+
 // FuzzAuto covers compression and detection.
 func FuzzAuto(f *testing.F) {
 	seed(f, "*.gz", "*.zst", "*.bin", "polars.csv", "plain*", "required_int8.parquet")

@@ -54,11 +54,22 @@ func TestGolden(t *testing.T) {
 			if strings.HasPrefix(name, "plain") {
 				want = plain
 			}
+			if special, ok := dialects[name]; ok {
+				special.Labels = opt.Labels
+				opt = special
+			}
 			if diff := cmp.Diff(want, collect(t, Read(t.Context(), LocalFiles(path), opt))); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
 	}
+}
+
+// dialects are the options of the golden files that need some.
+var dialects = map[string]Options{
+	"dialect_tab_header.tsv":           {Format: FormatCSV, Text: "text", Label: "label", CSV: Dialect{Delimiter: '\t'}},
+	"dialect_semicolon_utf16.csv":      {Text: "text", Label: "label", Encoding: "utf-16", CSV: Dialect{Delimiter: ';'}},
+	"dialect_apostrophe_no_header.csv": {Text: "1", Label: "2", CSV: Dialect{Delimiter: '|', Quote: '\'', NoHeader: true}},
 }
 
 // refused are golden files that cannot be used, with what the error says.
@@ -67,6 +78,8 @@ var refused = map[string]string{
 	"null_label.parquet": `row 3: column "label": the row has no label`,
 	"list_text.parquet":  `no column "text"; the columns are "text.list.element", "label"`,
 	"int_text.parquet":   `column "text" is of type INT64, not a string`,
+	"null_text.arrow":    `row 2: column "text": the row has no text`,
+	"int_text.arrow":     `column "text" is of type int64, not a string`,
 }
 
 func TestGoldenRefused(t *testing.T) {

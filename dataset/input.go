@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -21,6 +22,8 @@ const (
 	FormatCSV     = "csv"
 	FormatJSONL   = "jsonl"
 	FormatParquet = "parquet"
+	FormatArrow   = "arrow"
+	FormatFolder  = "folder"
 )
 
 const (
@@ -80,27 +83,70 @@ func (in *input) start(file fs.File, opt Options) error {
 	if !info.Mode().IsRegular() {
 		return &SourceError{in.name, "not a regular file"}
 	}
-	if info.Size() == 0 {
+	if info.Size() == 0 && opt.Format != FormatFolder { // there it is a text without characters
 		return &SourceError{in.name, "the file is empty"}
 	}
 	r, err := in.plain(file, info.Size(), opt)
 	if err != nil {
 		return err
 	}
+	name, err := in.sniff(r, opt)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case FormatParquet:
+		if len(in.closers) > 1 {
+			return &SourceError{in.name, "compressed Parquet cannot be read in place; decompress it (its pages are compressed already)"}
+		}
+		in.format, err = newParquet(in.name, file, opt, expansion(info.Size(), opt))
+		return err
+	case FormatArrow:
+		return in.startArrow(file, r, opt, expansion(info.Size(), opt))
+	}
 	text, err := decoded(r, opt)
 	if err != nil {
 		return &SourceError{in.name, err.Error()}
 	}
-	head, err := text.Peek(sniffBytes)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
-		return in.readError(err)
+	if name, err = in.sniff(text, opt); err != nil {
+		return err
 	}
+	return in.startText(name, text, opt)
+}
+
+// sniff finds the format that is to be read, by its first bytes if it is not named.
+func (in *input) sniff(r *bufio.Reader, opt Options) (string, error) {
+	head, err := r.Peek(sniffBytes)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
+		return "", in.readError(err)
+	}
+	if opt.Format != "" && opt.Format != FormatAuto {
+		return opt.Format, nil
+	}
+	return detect(in.name, head, newClasses(opt.Labels)), nil
+}
+
+// startArrow sets in.format to one that reads a file or, told by its first bytes, a stream.
+func (in *input) startArrow(f fs.File, r *bufio.Reader, opt Options, limit int64) (err error) {
+	next := streamed(r)
+	if head, _ := r.Peek(len(arrowMagic)); string(head) == arrowMagic { // sniff has looked at its error
+		at, ok := f.(ipc.ReadAtSeeker)
+		if len(in.closers) > 1 || !ok {
+			return &SourceError{in.name, "a compressed Arrow file cannot be read in place; decompress it, or write it as a stream"}
+		}
+		if next, err = filed(at); err != nil {
+			return &SourceError{in.name, err.Error()}
+		}
+	}
+	in.format, err = newArrowIPC(in.name, next, opt, limit)
+	return err
+}
+
+// startText sets in.format to one that reads text.
+func (in *input) startText(name string, text *bufio.Reader, opt Options) (err error) {
+	head, _ := text.Peek(sniffBytes) // sniff has looked at its error
 	if reason := unsupported(head); reason != "" {
 		return &SourceError{in.name, reason}
-	}
-	name := opt.Format
-	if name == "" || name == FormatAuto {
-		name = detect(in.name, head, newClasses(opt.Labels))
 	}
 	lines := &lineReader{r: text, max: opt.MaxRow, wrap: in.readError}
 	switch name {
@@ -116,14 +162,11 @@ func (in *input) start(file fs.File, opt Options) error {
 	case FormatCSV:
 		in.format, err = newCSV(in.name, lines, opt)
 		return err
-	case FormatParquet:
-		if len(in.closers) > 1 {
-			return &SourceError{in.name, "compressed Parquet cannot be read in place; decompress it (its pages are compressed already)"}
-		}
-		in.format, err = newParquet(in.name, file, opt, expansion(info.Size(), opt))
-		return err
+	case FormatFolder:
+		in.format = &whole{lines: lines, label: path.Base(path.Dir(in.name))}
+		return lines.skipBOM()
 	default:
-		return &SourceError{in.name, "unknown format " + quote(name) + "; the formats are auto, tsv, csv, jsonl and parquet"}
+		return &SourceError{in.name, "unknown format " + quote(name) + "; the formats are auto, tsv, csv, jsonl, parquet, arrow and folder"}
 	}
 }
 
@@ -206,11 +249,14 @@ func unsupported(head []byte) string {
 	return ""
 }
 
-// detect finds the format by the file's name, then by its first bytes: Parquet's magic, the brace of a JSON object, and
+// detect finds the format by the magic of a binary one, by the file's name, then by its first bytes: the brace of a JSON object, and
 // a known label before a tab.
 func detect(name string, head []byte, known classes) string {
 	if bytes.HasPrefix(head, []byte("PAR1")) {
 		return FormatParquet
+	}
+	if bytes.HasPrefix(head, []byte(arrowMagic)) || bytes.HasPrefix(head, []byte("\xff\xff\xff\xff")) {
+		return FormatArrow
 	}
 	name = strings.ToLower(name)
 	for _, ending := range []string{".gz", ".zst", ".zstd"} {
@@ -225,6 +271,8 @@ func detect(name string, head []byte, known classes) string {
 		return FormatTSV
 	case ".parquet":
 		return FormatParquet
+	case ".arrow", ".feather", ".ipc":
+		return FormatArrow
 	}
 	head = bytes.TrimPrefix(head, bom)
 	if trimmed := bytes.TrimLeft(head, " \t\r\n"); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {

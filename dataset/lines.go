@@ -77,6 +77,30 @@ func (l *lineReader) nextRow() ([]byte, error) {
 	}
 }
 
+// whole reads a file as one text, whose label is the folder that it is in.
+type whole struct {
+	lines *lineReader
+	label string
+	done  bool
+}
+
+func (w *whole) read(rec *record) error {
+	*rec = record{line: 1}
+	if w.done {
+		return io.EOF
+	}
+	w.done = true
+	body, err := io.ReadAll(io.LimitReader(w.lines.r, int64(w.lines.max)+1))
+	if err != nil {
+		return w.lines.wrap(err)
+	}
+	rec.label = value{kind: text, str: w.label}
+	if rec.text, rec.hasText = body, true; len(body) > w.lines.max {
+		return &RowError{Reason: fmt.Sprintf("longer than %d bytes", w.lines.max), Kind: KindTooLong}
+	}
+	return nil
+}
+
 // tsv reads label<TAB>text without a header. Quotes mean nothing, and further tabs belong to the text.
 type tsv struct{ lines *lineReader }
 

@@ -100,39 +100,45 @@ func footerOf(data []byte) flatbuffers.Table {
 	return rootTable(data[end-size : end])
 }
 
-// checkFooter bounds what a footer announces before arrow allocates for it: a vector of the schema that claims more than
-// the footer holds would end the process for want of memory.
-func checkFooter(r ipc.ReadAtSeeker) error {
+// readFooter reads the footer of a file and bounds what it announces before arrow allocates for it: a vector of the schema
+// that claims more than the footer holds would end the process for want of memory.
+func readFooter(r ipc.ReadAtSeeker) ([]byte, error) {
 	end, err := r.Seek(0, io.SeekEnd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tail := make([]byte, footerTail)
 	if _, err := r.ReadAt(tail, end-int64(footerTail)); err != nil || string(tail[4:]) != arrowMagic {
-		return errors.New("not an Arrow file")
+		return nil, errors.New("not an Arrow file")
 	}
 	size := int64(binary.LittleEndian.Uint32(tail))
 	if size > min(maxFooter, end-int64(footerTail)) {
-		return fmt.Errorf("a footer of %d bytes in a file of %d", size, end)
+		return nil, fmt.Errorf("a footer of %d bytes in a file of %d", size, end)
 	}
 	footer := make([]byte, size)
 	if _, err := r.ReadAt(footer, end-int64(footerTail)-size); err != nil {
-		return err
+		return nil, err
 	}
-	var schema flatbuffers.Table
 	t := rootTable(footer)
 	for _, slot := range []flatbuffers.VOffsetT{footerDictionaries, footerBatches} {
 		if _, err := vectorLen(t, slot, blockSize); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	o := flatbuffers.UOffsetT(t.Offset(footerSchema))
-	if o == 0 {
-		return errors.New("no schema")
+	schema, err := footerSchemaOf(t)
+	if err != nil {
+		return nil, err
 	}
-	schema.Bytes, schema.Pos = footer, t.Indirect(o+t.Pos)
 	fields := maxFields
-	return checkFields(schema, schemaFields, schemaMetadata, &fields)
+	return footer, checkFields(schema, schemaFields, schemaMetadata, &fields)
+}
+
+func footerSchemaOf(footer flatbuffers.Table) (flatbuffers.Table, error) {
+	o := flatbuffers.UOffsetT(footer.Offset(footerSchema))
+	if o == 0 {
+		return flatbuffers.Table{}, errors.New("no schema")
+	}
+	return flatbuffers.Table{Bytes: footer.Bytes, Pos: footer.Indirect(o + footer.Pos)}, nil
 }
 
 // checkFields checks the vectors of fields and of metadata of a schema or a field, and those below. left is how many

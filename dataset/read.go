@@ -41,8 +41,9 @@ type File struct {
 
 // Options say how to read a source.
 type Options struct {
-	Format string   // auto (or ""), tsv, csv, jsonl or parquet
-	Text   string   // column of the text; a dotted path reaches into nested ones; unused by tsv
+	Format string   // auto (or ""), tsv, csv, jsonl, parquet, arrow, or folder: each file is a text, its folder the label
+	CSV    Dialect  // of csv
+	Text   string   // column of the text; a dotted path reaches into nested ones; unused by tsv and folder
 	Label  string   // column of the label, likewise
 	Labels []string // class names in index order, at least two
 	Group  string   // column that keeps rows together; "" is none

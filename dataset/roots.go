@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -17,6 +18,9 @@ const (
 	maxDirDepth   = 8
 	maxDirEntries = 10_000
 )
+
+// MaxFiles bounds the files of a source.
+const MaxFiles = 100_000
 
 // Roots are the folders below which a worker reads files that a recipe names. A worker's rights are not its callers', so
 // nothing outside is ever opened, symbolic links included. The zero Roots allow nothing.
@@ -64,17 +68,68 @@ func (r Roots) Close() error {
 	return errors.Join(errs...)
 }
 
-// Files returns the file that uri names: file:relative/path, in the first root that has it, or file:///absolute/path.
-// The part behind file: is taken literally, without percent-decoding. What is wrong is a [*SourceError].
+// Files returns the files that uri names: file:relative/path, in the first root that has it, or file:///absolute/path. A
+// folder stands for all files below it, a * for those that match ([MatchGlob]); they come in the order of their names, and
+// hidden ones ([Hidden]) are left out. The part behind file: is taken literally, without percent-decoding. What is wrong is
+// a [*SourceError].
 func (r Roots) Files(uri string) ([]File, error) {
-	root, name, info, err := r.find(uri)
+	folder, pattern := SplitGlob(uri)
+	if rest, ok := strings.CutPrefix(pattern, fileScheme); ok { // a pattern in the root itself
+		folder, pattern = fileScheme+".", rest
+	}
+	root, name, info, err := r.find(folder)
 	if err != nil {
+		if e, ok := errors.AsType[*SourceError](err); ok {
+			e.Source = uri
+		}
 		return nil, err
+	}
+	if info.IsDir() {
+		return root.files(uri, strings.TrimSuffix(folder, "/"), name, pattern)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &SourceError{uri, "not a regular file"}
 	}
 	return []File{{Name: uri, Open: func() (fs.File, error) { return root.open(uri, name) }}}, nil
+}
+
+// files lists the folder name, which the source calls folder.
+func (r root) files(uri, folder, name, pattern string) ([]File, error) {
+	var files []File
+	err := fs.WalkDir(r.dir.FS(), filepath.ToSlash(name), func(at string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return &SourceError{uri, statReason(err)}
+		}
+		rel, err := filepath.Rel(name, filepath.FromSlash(at))
+		if err != nil {
+			return &SourceError{uri, outside}
+		}
+		rel = filepath.ToSlash(rel)
+		switch {
+		case rel == ".":
+			return nil
+		case Hidden(rel) && entry.IsDir():
+			return fs.SkipDir
+		case Hidden(rel), entry.IsDir(), pattern != "" && !MatchGlob(pattern, rel):
+			return nil
+		case len(files) == MaxFiles:
+			return &SourceError{uri, fmt.Sprintf("more than %d files", MaxFiles)}
+		}
+		called := folder + "/" + rel
+		if folder == fileScheme+"." {
+			called = fileScheme + rel
+		}
+		files = append(files, File{Name: called, Open: func() (fs.File, error) { return r.open(called, filepath.Join(name, filepath.FromSlash(rel))) }})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, &SourceError{uri, "there is no such file"}
+	}
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return files, nil
 }
 
 // Dir returns the path of the folder that uri names. No symbolic link in it leads out of the root.

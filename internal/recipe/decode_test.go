@@ -201,7 +201,7 @@ func TestTutorialRecipe(t *testing.T) {
 	want := Recipe{
 		Name: "sms-spam", Experiment: "Spam Classifier Training",
 		Data: Data{Source: "hf://ucirvine/sms_spam", Format: "auto", Text: "sms", Label: "label", Labels: []string{"ham", "spam"},
-			TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22, Split: Defaults().Data.Split, Rows: Defaults().Data.Rows},
+			TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22, CSV: Defaults().Data.CSV, Split: Defaults().Data.Split, Rows: Defaults().Data.Rows},
 		Model:     Model{Base: "hf://distilbert/distilbert-base-uncased", Revision: "main"},
 		Tokenizer: Tokenizer{MaxLength: 128, Padding: "max_length"},
 		Train: Train{Epochs: 3, BatchSize: 8, EvalBatchSize: 8, GradientAccumulationSteps: 1, LearningRate: 5e-5, Schedule: "linear",

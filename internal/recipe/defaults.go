@@ -16,6 +16,7 @@ func Defaults() Recipe {
 		Experiment: "duratune",
 		Data: Data{
 			Format: "auto", Text: "text", Label: "label", TestFraction: 0.2, SplitSeed: 42, ShuffleSeed: 22,
+			CSV:   CSV{Delimiter: ",", Quote: `"`, Header: true},
 			Split: Split{Dedupe: "none"},
 			Rows:  Rows{OnError: "fail", MaxErrors: 0.01, Encoding: "utf-8", InvalidBytes: "error", MaxBytes: 16 << 20, MinClassRows: 1},
 		},

@@ -28,8 +28,8 @@ type Recipe struct {
 
 // Data says where the rows come from and how they are split.
 type Data struct {
-	Source       string   `json:"source"`              // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it, but for names that begin with . or _), file:///absolute/path or file:path (below a data root of the worker); required
-	Format       string   `json:"format"`              // auto (by the file's name, then its content), tsv, csv, jsonl or parquet
+	Source       string   `json:"source"`              // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it in the order of their names, but for names that begin with . or _), s3://bucket/prefix/*.csv (* within a name, ** for any folders), file:///absolute/path or file:path (a file, a folder or a pattern below a data root of the worker); required
+	Format       string   `json:"format"`              // auto (by the file's name, then its content), tsv (label<TAB>text), csv, jsonl, parquet, arrow (file or stream), or folder (each file is a text, the folder it is in its label); gzip and zstd are told by content
 	Text         string   `json:"text"`                // column of the text
 	Label        string   `json:"label"`               // column of the label
 	Labels       []string `json:"labels"`              // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; required
@@ -37,8 +37,16 @@ type Data struct {
 	Validation   float64  `json:"validation_fraction"` // share of rows kept apart from both, [0, 1): each epoch is evaluated on it, and the test rows only once, at the end; 0: each epoch is evaluated on the test rows
 	SplitSeed    int64    `json:"split_seed"`          // decides which rows are held out
 	ShuffleSeed  int64    `json:"shuffle_seed"`        // decides the stored order of the rows
+	CSV          CSV      `json:"csv"`
 	Split        Split    `json:"split"`
 	Rows         Rows     `json:"rows"`
+}
+
+// CSV says how files of the format csv are written.
+type CSV struct {
+	Delimiter string `json:"delimiter"` // between fields: one character of ASCII, such as , ; | or a tab
+	Quote     string `json:"quote"`     // around fields that hold delimiters or line breaks, doubled within them: one character of ASCII, or empty where quotes mean nothing
+	Header    bool   `json:"header"`    // the first line names the columns; else they are called 0, 1, 2 and so on
 }
 
 // Split says which rows are held out, where a share of all rows at random is not what is wanted. At most one of stratify, group, column and test_source is set.

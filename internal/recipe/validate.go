@@ -44,7 +44,7 @@ func (r Recipe) rules() Problems {
 
 func (d Data) rules(p *Problems) {
 	p.location("data.source", d.Source, "file")
-	p.oneOf("data.format", d.Format, "auto", "tsv", "csv", "jsonl", "parquet")
+	p.oneOf("data.format", d.Format, "auto", "tsv", "csv", "jsonl", "parquet", "arrow", "folder")
 	p.check(d.Text != "", "data.text", d.Text, "a column")
 	p.check(d.Label != "" && d.Label != d.Text, "data.label", d.Label, "a column other than data.text")
 	p.check(len(d.Labels) >= 2 && len(d.Labels) <= 1000, "data.labels", d.Labels, "2 to 1,000 class names")
@@ -58,8 +58,15 @@ func (d Data) rules(p *Problems) {
 	if !p.has("data.test_fraction") && !p.has("data.validation_fraction") {
 		p.check(d.TestFraction+d.Validation < 1, "data.validation_fraction", d.Validation, "less than 1 together with data.test_fraction")
 	}
+	d.CSV.rules(p)
 	d.Split.rules(p, d.Format)
 	d.Rows.rules(p)
+}
+
+func (c CSV) rules(p *Problems) {
+	ascii := func(s string) bool { return len(s) == 1 && s[0] != '\n' && s[0] != '\r' && s[0] < 0x80 }
+	p.check(ascii(c.Delimiter), "data.csv.delimiter", c.Delimiter, "one character of ASCII, no line break")
+	p.check(c.Quote == "" || ascii(c.Quote) && c.Quote != c.Delimiter, "data.csv.quote", c.Quote, "none or one character of ASCII, another than the delimiter")
 }
 
 func (s Split) rules(p *Problems, format string) {
@@ -70,7 +77,7 @@ func (s Split) rules(p *Problems, format string) {
 		}
 	}
 	p.check(set <= 1, "data.split", set, "at most one of stratify, group, column and test_source")
-	p.check(format != "tsv" || s.Group == "" && s.Column == "", "data.split", format, "a format with columns, for group or column")
+	p.check(format != "tsv" && format != "folder" || s.Group == "" && s.Column == "", "data.split", format, "a format with columns, for group or column")
 	if s.TestSource != "" {
 		p.location("data.split.test_source", s.TestSource, "file")
 	}

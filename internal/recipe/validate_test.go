@@ -7,19 +7,23 @@ import (
 	"testing"
 )
 
-func TestRules(t *testing.T) {
-	for _, tc := range []struct {
-		path string
-		good []string
-		bad  []string
-	}{
-		{"name", []string{`"a"`, `"sms-spam_2.1"`}, []string{`""`, `"a/b"`, `"é"`, `"` + strings.Repeat("a", 101) + `"`}},
-		{"experiment", []string{`"Spam Classifier Training"`, `"日本"`}, []string{`""`, `" "`, `"a\nb"`}},
-		{"data.format", []string{`"auto"`, `"tsv"`, `"csv"`, `"jsonl"`, `"parquet"`}, []string{`""`, `"CSV"`, `"xml"`}},
+// values are what a key may be and what it may not.
+type values struct {
+	path string
+	good []string
+	bad  []string
+}
+
+func TestDataRules(t *testing.T) {
+	checkRules(t, []values{
+		{"data.format", []string{`"auto"`, `"tsv"`, `"csv"`, `"jsonl"`, `"parquet"`, `"arrow"`, `"folder"`}, []string{`""`, `"CSV"`, `"xml"`}},
 		{"data.text", []string{`"sms"`}, []string{`""`}},
 		{"data.label", []string{`"class"`}, []string{`""`, `"text"`}},
 		{"data.labels", []string{`["a", "b", "c"]`}, []string{`[]`, `["a"]`, `null`}},
 		{"data.test_fraction", []string{`0.5`, `1e-3`}, []string{`0`, `1`, `-0.1`, `2`}},
+		{"data.csv.delimiter", []string{`";"`, `"\t"`}, []string{`""`, `", "`, `"\n"`, `"é"`}},
+		{"data.csv.quote", []string{`""`, `"'"`}, []string{`","`, `"''"`}},
+		{"data.csv.header", []string{`false`}, []string{`"no"`}},
 		{"data.split", []string{`{"stratify": true}`, `{"group": "author", "dedupe": "exact"}`, `{"column": "part"}`}, []string{`{"stratify": true, "group": "author"}`, `{"column": "part", "test_source": "file:x"}`}},
 		{"data.split.stratify", []string{`false`, `true`}, []string{`1`, `"yes"`}},
 		{"data.split.test_source", []string{`"s3://bucket/held/"`}, []string{`"held"`, `"http://host/x"`}},
@@ -30,6 +34,14 @@ func TestRules(t *testing.T) {
 		{"data.rows.invalid_bytes", []string{`"error"`, `"replace"`}, []string{`""`, `"drop"`}},
 		{"data.rows.max_bytes", []string{`1`, `16777216`}, []string{`0`, `268435457`}},
 		{"data.rows.min_class_rows", []string{`0`, `50`}, []string{`-1`}},
+		{"data.validation_fraction", []string{`0`, `0.1`}, []string{`-0.1`, `1`, `0.8`}},
+	})
+}
+
+func TestRules(t *testing.T) {
+	checkRules(t, []values{
+		{"name", []string{`"a"`, `"sms-spam_2.1"`}, []string{`""`, `"a/b"`, `"é"`, `"` + strings.Repeat("a", 101) + `"`}},
+		{"experiment", []string{`"Spam Classifier Training"`, `"日本"`}, []string{`""`, `" "`, `"a\nb"`}},
 		{"model.revision", []string{`"main"`, `"refs/pr/1"`, `"0123abc"`}, []string{`""`, `"a b"`, `"a?b"`}},
 		{"tokenizer.max_length", []string{`2`, `512`}, []string{`1`, `513`, `-1`, `1e2`, `99999999999999999999`}},
 		{"tokenizer.padding", []string{`"longest"`, `"max_length"`}, []string{`""`, `"none"`}},
@@ -54,7 +66,6 @@ func TestRules(t *testing.T) {
 		{"signature.input_example", []string{`["a"]`}, []string{`[]`}},
 		{"signature.model_config.batch_size", []string{`1`}, []string{`0`}},
 		{"tracking.model_name", []string{`"fine_tuned"`, `"my model"`}, []string{`""`, `"a/b"`, `"a.b"`, `"a:b"`, `"50%"`, `"it's"`}},
-		{"data.validation_fraction", []string{`0`, `0.1`}, []string{`-0.1`, `1`, `0.8`}},
 		{"selection.patience", []string{`0`}, []string{`-1`}},
 		{"tracking.promote_if", []string{`"passed"`}, []string{`""`, `"always"`}},
 		{"tracking.margin", []string{`0`, `0.01`}, []string{`-0.1`, `1`}},
@@ -70,7 +81,12 @@ func TestRules(t *testing.T) {
 		{"checkpoint.every_steps", []string{`0`, `100`}, []string{`-1`}},
 		{"checkpoint.keep", []string{`1`, `3`}, []string{`0`}},
 		{"limits.max_wall_time", []string{`"1m"`}, []string{`"0s"`, `"-1h"`}},
-	} {
+	})
+}
+
+func checkRules(t *testing.T, rules []values) {
+	t.Helper()
+	for _, tc := range rules {
 		t.Run(tc.path, func(t *testing.T) {
 			for _, value := range tc.good {
 				if _, err := Decode(with(t, tc.path, value)); err != nil {

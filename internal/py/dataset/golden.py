@@ -12,6 +12,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import zstandard
 
@@ -60,6 +61,9 @@ def text_files():
     df.assign(label=[bool(c) for c in ids]).to_csv(out / "pandas_bool_label.csv", index=False)
     pl.DataFrame({"text": texts, "label": names}).write_csv(out / "polars.csv")
     duckdb.sql("COPY (SELECT label, text FROM df) TO '%s' (HEADER)" % (out / "duckdb.csv"))
+    df.to_csv(out / "dialect_tab_header.tsv", index=False, sep="\t")
+    df.to_csv(out / "dialect_semicolon_utf16.csv", index=False, sep=";", encoding="utf-16")
+    df.to_csv(out / "dialect_apostrophe_no_header.csv", index=False, header=False, sep="|", quotechar="'")
     df.to_json(out / "pandas.jsonl", orient="records", lines=True)
     df.assign(label=ids).to_json(out / "pandas_int_label.jsonl.gz", orient="records", lines=True, compression={"method": "gzip", "mtime": 0})
     pl.DataFrame({"text": texts, "label": [bool(c) for c in ids]}).write_ndjson(out / "polars_bool_label.ndjson")
@@ -94,11 +98,28 @@ def parquet_files():
     pq.write_table(pa.table({"text": [1, 2], "label": [0, 1]}), out / "int_text.parquet")
 
 
+def arrow_files():
+    df = pd.DataFrame({"id": range(len(ROWS)), "text": texts, "label": names, "vector": [[1.0, 2.0]] * len(ROWS)})
+    df.to_feather(out / "pandas.feather")  # LZ4
+    feather.write_feather(pa.table({"text": pa.array(texts, pa.large_string()), "label": pa.array(ids, pa.uint8())}), out / "zstd_large_string_uint8.arrow", compression="zstd", chunksize=5)
+    pl.DataFrame({"text": texts, "label": [bool(c) for c in ids]}).write_ipc(out / "polars_string_view_bool.arrow")
+    pl.DataFrame({"text": texts, "label": pl.Series(names, dtype=pl.Categorical)}).write_ipc(out / "polars_categorical_zstd.arrow", compression="zstd")
+    table = pa.table({"mail": [{"body": t, "size": len(t)} for t in texts], "y": pa.array([float(c) for c in ids])})
+    with pa.ipc.new_stream(out / "nested_stream_float.arrow", table.schema) as w:
+        w.write_table(table, max_chunksize=7)
+    table = pa.table({"label": pa.array(names).dictionary_encode(), "text": pa.array(texts).dictionary_encode()})
+    with pa.ipc.new_stream(out / "dictionary_stream.bin", table.schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as w:
+        w.write_table(table, max_chunksize=4)
+    feather.write_feather(pa.table({"text": ["a", None, "b"], "label": ["ham", "spam", "ham"]}), out / "null_text.arrow", compression="uncompressed")
+    feather.write_feather(pa.table({"text": [1, 2], "label": [0, 1]}), out / "int_text.arrow", compression="uncompressed")
+
+
 out.mkdir(parents=True, exist_ok=True)
 for old in out.iterdir():
     old.unlink()
 text_files()
 parquet_files()
+arrow_files()
 (out / "rows.json").write_text(json.dumps([{"text": t, "label": c} for t, c in ROWS], indent=1) + "\n")
 versions = {m.__name__: m.__version__ for m in (duckdb, pd, pl, pa, zstandard)}
 (out / "SOURCE.md").write_text("# Where these files come from\nMade-up rows, written by internal/py/dataset/golden.py with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".\n`rows.json` holds what every file holds (`plain*` only the rows on one line); `null_*`, `list_*` and `int_*` are refused.\n")
