@@ -4,6 +4,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 
 	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/torch"
@@ -55,18 +56,13 @@ func trainShape(s train.Spec, seqs [][]int32) shape {
 }
 
 // evalRows are the numbers of rows that evaluation graphs are captured for.
-var evalRows = []int{8, 64, 512}
+var evalRows = []int{8, 64, 512, 2048}
 
 // gpuEvalTokens bounds the tokens of a GPU's evaluation batch.
-const gpuEvalTokens = 16384
+const gpuEvalTokens = 32768
 
 func evalShape(s train.Spec, rows, tokens int) shape {
-	r := evalRows[0]
-	for _, n := range evalRows[1:] {
-		if rows > r {
-			r = n
-		}
-	}
+	r := evalRows[slices.IndexFunc(evalRows, func(n int) bool { return n >= rows })]
 	tokens += r - rows
 	unit := 64
 	if tokens > 512 {
@@ -75,7 +71,7 @@ func evalShape(s train.Spec, rows, tokens int) shape {
 	if tokens > 4096 {
 		unit = 1024
 	}
-	return newShape(r, roundUp(tokens, unit), 0, max(s.MaxLength, unit), len(s.Labels))
+	return newShape(r, roundUp(tokens, unit), 0, s.MaxLength, len(s.Labels))
 }
 
 func largestEval(s train.Spec) shape {
@@ -83,7 +79,8 @@ func largestEval(s train.Spec) shape {
 	return evalShape(s, rows, max(gpuEvalTokens, s.MaxLength)+rows)
 }
 
-// fill lays a batch out as cuda.h says. Rows beyond seqs get one token and no share of the loss.
+// fill lays a batch out as cuda.h says. Rows beyond seqs get one token and no share of the loss. Padding has positions that
+// differ, as far as the model counts it, since the gradients of one position are added up one after the other.
 func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
 	clear(dst)
 	at := torch.HeaderInts + s.rows*s.labels
@@ -93,6 +90,12 @@ func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
 		return part
 	}
 	first, queries, keys, ids, positions := take(s.rows), take(2*s.rows+1), take(2*s.rows+1), take(s.tokens), take(s.tokens)
+	for k := range ids {
+		ids[k], positions[k] = int32(max(0, c.PadID)), int32(c.PadID)
+		if c.Type != model.RoBERTa {
+			positions[k] = int32(k % c.Positions)
+		}
+	}
 	n, scratch := 0, make([]int64, 0, s.maxKey)
 	for i := range s.rows {
 		start, length := n, 1
@@ -110,7 +113,8 @@ func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
 			n = (i + 1) * s.width
 		}
 	}
-	queries[2*s.rows], keys[2*s.rows] = int32(s.rows), int32(s.tokens)
+	// What pads the batch is in the last segment, as far as one may reach. In an evaluation more may be left, which nobody reads.
+	queries[2*s.rows], keys[2*s.rows] = int32(s.rows), int32(min(s.tokens, n+s.maxKey))
 }
 
 // target writes each row's share of the loss times its label distribution: of a batch of so many rows, the mean.
