@@ -19,8 +19,8 @@ import (
 
 // TestLoopMatchesTrainer: what an epoch logs, window by window, is what Trainer logs on the same rows in the same order.
 //
-// Ours may take a batch in parts and computes the same; Trainer 5.17 with gradient_accumulation_steps does not: it leaves
-// the mean to the model, which BERT's classifier does not know of, so losses and gradients come out as sums over the parts.
+// Ours may take a batch in parts and computes the same. Trainer with gradient_accumulation_steps does so where it is told to
+// divide by their number; what 5.17 does otherwise is in TestTrainersAccumulationSums.
 func TestLoopMatchesTrainer(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -34,8 +34,7 @@ func TestLoopMatchesTrainer(t *testing.T) {
 				s.MicroStep, s.WeightDecay, s.MaxGradNorm = 4, 0.01, 0
 				p.Schedule.Kind, p.Schedule.Warmup = "cosine", train.WarmupSteps(0, 0.2, p.TotalSteps())
 			},
-			// Trainer takes the batch at once: its own accumulation adds the parts' mean losses up (see the test's comment).
-			[]string{"--schedule", "cosine", "--warmup", "0.2", "--weight-decay", "0.01", "--max-grad-norm", "0"},
+			[]string{"--batch", "4", "--accumulate", "2", "--divide", "--schedule", "cosine", "--warmup", "0.2", "--weight-decay", "0.01", "--max-grad-norm", "0"},
 		},
 	}
 	for _, tt := range tests {
@@ -56,6 +55,25 @@ func TestLoopMatchesTrainer(t *testing.T) {
 				t.Errorf("mean loss of the run differs by %v from train_loss %v", d, total)
 			}
 		})
+	}
+}
+
+// TestTrainersAccumulationSums holds down what Trainer 5.17 does with gradient_accumulation_steps and we do not: a classifier's
+// loss and gradients are sums over the parts, twice the mean for two (huggingface/transformers#47688). docs/fidelity.md has why.
+func TestTrainersAccumulationSums(t *testing.T) {
+	spec := readGolden(t, "testdata/bert").spec()
+	spec.BatchSize, spec.MicroStep, spec.LabelSmoothing = 8, 4, 0
+	plan := train.Plan{NumRows: 8, Epochs: 1, BatchSize: 8, Seed: 42, LoggingSteps: 1}
+	plan.Schedule = train.Schedule{Kind: "linear", Peak: 1e-3, Total: 1}
+	rows := drawRows(plan.NumRows, len(spec.Labels))
+	theirs := runTrainer(t, spec, plan, rows, []string{"--batch", "4", "--accumulate", "2"})[0]
+	points, _ := runLoop(t, spec, plan, rows)
+	ours := points[1]
+	if r := theirs.Loss / ours["loss"]; math.Abs(r-2) > 1e-5 {
+		t.Errorf("Trainer logs %v times our loss, want 2", r)
+	}
+	if r := theirs.GradNorm / ours["grad_norm"]; math.Abs(r-2) > 1e-4 {
+		t.Errorf("Trainer's gradients are %v times ours, want 2", r)
 	}
 }
 

@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--eval-batch", type=int, default=8)
     p.add_argument("--accumulate", type=int, default=1)
+    p.add_argument("--divide", action="store_true", help="divide each part's loss by --accumulate; see load()")
     p.add_argument("--lr", type=float, default=5e-5)
     p.add_argument("--schedule", default="linear", choices=["linear", "cosine", "constant", "constant_with_warmup"])
     p.add_argument("--warmup", type=float, default=0, help="steps, or a share of all steps below 1")
@@ -149,7 +150,13 @@ def load(a: argparse.Namespace):
         for field in DROPOUTS:
             if getattr(config, field, None) is not None:
                 setattr(config, field, 0.0)
-    return transformers.AutoModelForSequenceClassification.from_pretrained(a.model, config=config, dtype=torch.float32)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(a.model, config=config, dtype=torch.float32)
+    # Trainer 5.17 takes a forward() with **kwargs for one that divides its loss by num_items_in_batch, and does not divide it
+    # itself then. The classifiers have **kwargs and return their batch's mean, so that a step's loss and gradients are sums over
+    # the parts. This is the switch that models have to say so.
+    if a.divide:
+        model.accepts_loss_kwargs = False
+    return model
 
 
 def arguments(a: argparse.Namespace, out: str) -> transformers.TrainingArguments:

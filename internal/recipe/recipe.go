@@ -85,7 +85,7 @@ type Train struct {
 	Epochs                    int     `json:"epochs"`                      // passes over the training rows, 1 to 10,000
 	BatchSize                 int     `json:"batch_size"`                  // rows a forward pass; times gradient_accumulation_steps, rows a step
 	EvalBatchSize             int     `json:"eval_batch_size"`             // rows a forward pass in evaluation
-	GradientAccumulationSteps int     `json:"gradient_accumulation_steps"` // batches a step
+	GradientAccumulationSteps int     `json:"gradient_accumulation_steps"` // batches a step; loss and gradients are means over all rows of the step
 	LearningRate              float64 `json:"learning_rate"`               // peak, more than 0 and at most 1
 	Schedule                  string  `json:"schedule"`                    // of the learning rate after warm-up: linear or cosine (both to 0), or constant
 	WarmupSteps               int     `json:"warmup_steps"`                // steps over which the learning rate rises from 0
