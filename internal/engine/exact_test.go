@@ -21,25 +21,20 @@ import (
 // withDropout copies a golden's folder and switches dropout on in its config.
 func withDropout(t *testing.T, g *golden, p float64) string {
 	t.Helper()
-	return withConfig(t, g, map[string]float64{"dropout": p, "attention_dropout": p, "seq_classif_dropout": p, "hidden_dropout_prob": p, "attention_probs_dropout_prob": p})
+	return withConfig(t, g, map[string]any{"dropout": p, "attention_dropout": p, "seq_classif_dropout": p, "hidden_dropout_prob": p, "attention_probs_dropout_prob": p})
 }
 
 // withConfig copies a golden's folder with other values in its config.
-func withConfig(t *testing.T, g *golden, fields map[string]float64) string {
+func withConfig(t *testing.T, g *golden, fields map[string]any) string {
 	t.Helper()
 	dir := t.TempDir()
 	var config map[string]any
-	text, err := os.ReadFile(filepath.Join(g.dir, "config.json"))
-	if err == nil {
-		err = json.Unmarshal(text, &config)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	readJSON(t, filepath.Join(g.dir, "config.json"), &config)
 	for field, value := range fields {
 		config[field] = value
 	}
-	if text, err = json.Marshal(config); err == nil {
+	text, err := json.Marshal(config)
+	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "config.json"), text, 0o644)
 	}
 	weights, err2 := os.ReadFile(filepath.Join(g.dir, "model.safetensors"))

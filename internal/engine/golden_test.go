@@ -44,13 +44,9 @@ func eachGolden(t *testing.T, f func(t *testing.T, g *golden)) {
 func readGolden(t *testing.T, dir string) *golden {
 	t.Helper()
 	g := &golden{dir: dir}
-	text, err := os.ReadFile(filepath.Join(g.dir, "golden.json"))
-	if err == nil {
-		err = json.Unmarshal(text, g)
-	}
-	if err == nil {
-		g.file, err = safetensors.Open(filepath.Join(g.dir, "golden.safetensors"))
-	}
+	readJSON(t, filepath.Join(g.dir, "golden.json"), g)
+	var err error
+	g.file, err = safetensors.Open(filepath.Join(g.dir, "golden.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +67,17 @@ func readGolden(t *testing.T, dir string) *golden {
 		g.batches = append(g.batches, b)
 	}
 	return g
+}
+
+func readJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
 }
 
 // recordMiniLM has the Python peer record MiniLM with its real weights.

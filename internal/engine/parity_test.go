@@ -3,9 +3,7 @@
 package engine
 
 import (
-	"encoding/json"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +28,30 @@ func compareLogits(t *testing.T, g *golden) {
 	if d > 1e-5 {
 		t.Errorf("logits differ by %v of their scale, want at most 1e-5", d)
 	}
+}
+
+// TestFieldsMatchTransformers: a field of the config that the weights' shapes do not tell changes the logits as it does in
+// transformers.
+func TestFieldsMatchTransformers(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g *golden) {
+		var tests []struct {
+			Config map[string]any `json:"config"`
+			Logits [][]float32    `json:"logits"`
+		}
+		readJSON(t, filepath.Join(g.dir, "fields.json"), &tests)
+		for _, tt := range tests {
+			spec := g.spec()
+			spec.ModelDir = withConfig(t, g, tt.Config)
+			got, err := openEngine(t, spec).Logits(t.Context(), g.batches[0].InputIDs, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := worst(slices.Concat(got...), slices.Concat(tt.Logits...), 0); d > 1e-5 {
+				t.Errorf("%v: logits differ by %v of their scale, want at most 1e-5", tt.Config, d)
+			}
+		}
+		t.Logf("%d configs", len(tests))
+	})
 }
 
 func TestMiniLMMatchesTransformers(t *testing.T) {
@@ -153,16 +175,10 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 func TestDropoutMatchesPyTorch(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g *golden) {
 		var drop struct {
-			Seed   int64              `json:"seed"`
-			Config map[string]float64 `json:"config"`
+			Seed   int64          `json:"seed"`
+			Config map[string]any `json:"config"`
 		}
-		text, err := os.ReadFile(filepath.Join(g.dir, "dropout.json"))
-		if err == nil {
-			err = json.Unmarshal(text, &drop)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		readJSON(t, filepath.Join(g.dir, "dropout.json"), &drop)
 		file, err := safetensors.Open(filepath.Join(g.dir, "dropout.safetensors"))
 		if err != nil {
 			t.Fatal(err)
