@@ -80,11 +80,11 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	if err != nil {
 		return res, err
 	}
-	cfg, err := checkModel(in, dir)
+	cfg, loaded, err := checkModel(in, dir)
 	if err != nil {
 		return res, err
 	}
-	if err := c.logModelConfig(ctx, in, dir, commit); err != nil {
+	if err := c.logModelConfig(ctx, in, dir, baseTags(commit, loaded)); err != nil {
 		return res, err
 	}
 	folder := Folder{Source: in.Model.Base, Commit: commit, Files: map[string]artifact.Ref{}}
@@ -150,25 +150,24 @@ func pickModel(source string, names []string) ([]string, error) {
 }
 
 // checkModel refuses what the engine or the tokenizer would refuse, before any device waits for it.
-func checkModel(in FetchModelInput, dir string) (model.Config, error) {
+func checkModel(in FetchModelInput, dir string) (cfg model.Config, loaded model.Loaded, err error) {
 	source := in.Model.Base
-	cfg, err := model.ReadConfig(dir)
-	if err != nil {
-		return cfg, inSource(err, dir, source)
+	if cfg, err = model.ReadConfig(dir); err != nil {
+		return cfg, loaded, inSource(err, dir, source)
 	}
 	if in.MaxLength > cfg.MaxLength() {
-		return cfg, &modelError{source, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
+		return cfg, loaded, &modelError{source, fmt.Sprintf("has positions for %d tokens, but the recipe's tokenizer.max_length is %d", cfg.MaxLength(), in.MaxLength)}
 	}
 	tok, err := tokenizer.Load(filepath.Join(dir, tokenizerFile))
 	if err != nil {
-		return cfg, inSource(err, dir, source)
+		return cfg, loaded, inSource(err, dir, source)
 	}
 	if tok.VocabSize() > cfg.Vocab {
-		return cfg, &modelError{source, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.Vocab)}
+		return cfg, loaded, &modelError{source, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.Vocab)}
 	}
 	layout := model.NewLayout(cfg, len(in.Labels))
-	_, err = model.Load(dir, cfg, layout, 0, false, make([]float32, layout.Size))
-	return cfg, inSource(err, dir, source)
+	loaded, err = model.Load(dir, cfg, layout, 0, false, make([]float32, layout.Size))
+	return cfg, loaded, inSource(err, dir, source)
 }
 
 // inSource names the model as the recipe does, not by the worker's folder.

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -32,6 +33,8 @@ const (
 	tagRecipe       = "duratune.recipe_digest"
 	tagData         = "duratune.data_digest" // of the training rows
 	tagBaseCommit   = "duratune.base_commit"
+	tagDrawn        = "duratune.weights_drawn"   // names of the head's weights that the base model lacks
+	tagDropped      = "duratune.weights_dropped" // names of its tensors that a classifier does not have
 )
 
 // identityTags say on what the numbers of a run depend besides recipe and data.
@@ -64,7 +67,7 @@ const maxConfigParams = 200
 // logModelConfig logs the base model's config as Trainer's callback does: each field a param, under its own name. What
 // the server refuses is left out, since the params are there to be looked at; an outage is an error. The commit that the
 // model was taken at becomes a tag, where there is one.
-func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir, commit string) error {
+func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir string, tags map[string]string) error {
 	body, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return &modelError{in.Model.Base, "config.json cannot be read: " + err.Error()}
@@ -73,16 +76,22 @@ func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir, commi
 	if err != nil {
 		return &modelError{in.Model.Base, "config.json: " + err.Error()}
 	}
-	batch := mlflow.Batch{Params: values}
-	if commit != "" {
-		batch.Tags = map[string]string{tagBaseCommit: commit}
-	}
+	batch := mlflow.Batch{Params: values, Tags: tags}
 	err = c.Tracking.LogBatch(ctx, in.Run.MLflowRunID, batch)
 	if errors.Is(err, mlflow.ErrRejected) {
 		c.Logger.Warn("the base model's config was not logged", "error", err)
 		return nil
 	}
 	return err
+}
+
+// baseTags say what the base model's name stood for, and what of its weights was not taken as it was.
+func baseTags(commit string, loaded model.Loaded) map[string]string {
+	tags := map[string]string{
+		tagBaseCommit: commit, tagDrawn: strings.Join(loaded.Drawn, ", "), tagDropped: strings.Join(loaded.Dropped, ", "),
+	}
+	maps.DeleteFunc(tags, func(_, value string) bool { return value == "" })
+	return tags
 }
 
 // configParams are the fields of config.json, printed as Python prints them. The recipe's own params win over fields of

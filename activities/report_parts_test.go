@@ -16,6 +16,7 @@ import (
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/mlflow/mlflowtest"
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/recipe"
 )
 
@@ -143,8 +144,9 @@ func TestLogModelConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := FetchModelInput{Run: r.run, Model: recipe.Model{Base: "file:base"}, Labels: []string{"ham", "spam"}}
+	tags := baseTags("c0ffee", model.Loaded{Drawn: []string{"classifier.bias", "classifier.weight"}})
 	for range 2 {
-		if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); err != nil {
+		if err := r.cpu.logModelConfig(t.Context(), in, dir, tags); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,17 +154,21 @@ func TestLogModelConfig(t *testing.T) {
 	if got["vocab_size"] != "30522" || len([]rune(got["many"])) != 6000 {
 		t.Errorf("vocab_size %q, many of %d characters, want it cut to 6000", got["vocab_size"], len([]rune(got["many"])))
 	}
-	if tag := r.mlflow.Runs()[0].Tags["duratune.base_commit"]; tag != "c0ffee" {
-		t.Errorf("tag duratune.base_commit = %q, want c0ffee", tag)
+	for name, want := range map[string]string{
+		"duratune.base_commit": "c0ffee", "duratune.weights_drawn": "classifier.bias, classifier.weight", "duratune.weights_dropped": "",
+	} {
+		if tag := r.mlflow.Runs()[0].Tags[name]; tag != want {
+			t.Errorf("tag %s = %q, want %q", name, tag, want)
+		}
 	}
 	in.Model.Base = "file:other" // changes a param
-	if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); err != nil {
+	if err := r.cpu.logModelConfig(t.Context(), in, dir, tags); err != nil {
 		t.Errorf("refused params are an error: %v", err)
 	}
 	for range 20 {
 		r.mlflow.Inject("log-batch", mlflowtest.Fault{Status: 503, Body: "{}"})
 	}
-	if err := r.cpu.logModelConfig(t.Context(), in, dir, "c0ffee"); !errors.Is(err, mlflow.ErrUnavailable) {
+	if err := r.cpu.logModelConfig(t.Context(), in, dir, tags); !errors.Is(err, mlflow.ErrUnavailable) {
 		t.Errorf("error = %v, want an outage", err)
 	}
 }
