@@ -1,25 +1,19 @@
 package activities
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"go.temporal.io/sdk/activity"
-
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/recipe"
-	"github.com/duratune/duratune/internal/tokenizer"
 )
 
 // LoadSplitInput names the data.
@@ -48,7 +42,8 @@ type Share struct {
 	Rows        artifact.Ref `json:"rows"` // manifest ([Shards]) of Arrow files
 	NumRows     int          `json:"num_rows"`
 	LabelCounts []int        `json:"label_counts"`
-	Digest      string       `json:"digest"` // of the rows' content, in stored order
+	Digest      string       `json:"digest"`           // of the rows' content, in stored order
+	Shards      int          `json:"shards,omitempty"` // Arrow files; what has several is tokenized by several workers
 }
 
 // Shards is the manifest of a share's Arrow files, in order.
@@ -179,126 +174,7 @@ func (c *CPU) putShare(ctx context.Context, in LoadSplitInput, name string, side
 		return share, fmt.Errorf("%s rows: %w", name, err)
 	}
 	share.Digest = digest
+	share.Shards = len(shards.Shards)
 	share.Rows, err = putManifest(ctx, c.Store, prefix, shards)
 	return share, err
-}
-
-// TokenizeInput is a share and the tokenizer.
-type TokenizeInput struct {
-	Run       Run          `json:"run"`
-	Share     Share        `json:"share"`
-	Model     artifact.Ref `json:"model"` // manifest of the base model
-	MaxLength int          `json:"max_length"`
-}
-
-// TokenizeResult is the tokenized share.
-type TokenizeResult struct {
-	Tokens    artifact.Ref `json:"tokens"` // manifest ([Shards]) of Arrow files
-	NumRows   int          `json:"num_rows"`
-	NumTokens int64        `json:"num_tokens"`
-	Truncated int          `json:"truncated"` // rows cut at max_length
-	Cached    bool         `json:"cached"`    // an equal share was tokenized before
-}
-
-// Tokenize turns the rows of a share into token batches. Equal work (rows, tokenizer, max_length, encoding) is found by
-// its key, in this run or another, and verified before it is used.
-func (c *CPU) Tokenize(ctx context.Context, in TokenizeInput) (res TokenizeResult, err error) {
-	defer func() { err = edge(err) }()
-	if err := in.Run.guard(ctx); err != nil {
-		return res, err
-	}
-	dir, err := materialize(ctx, c.Store, c.CacheDir, in.Model)
-	if err != nil {
-		return res, err
-	}
-	folder, err := getManifest[Folder](ctx, c.Store, in.Model)
-	if err != nil {
-		return res, err
-	}
-	key := "tokens/" + dataset.TokenKey(in.Share.Digest, folder.Files["tokenizer.json"].SHA256, in.MaxLength)
-	if res, err = c.cachedTokens(ctx, key); err == nil {
-		return res, nil
-	}
-	if !errors.Is(err, artifact.ErrNotFound) && !corrupt(err) {
-		return res, err
-	}
-	tok, err := tokenizer.Load(filepath.Join(dir, "tokenizer.json"))
-	if err != nil {
-		return res, err
-	}
-	rows, err := getManifest[Shards](ctx, c.Store, in.Share.Rows)
-	if err != nil {
-		return res, err
-	}
-	var out Shards
-	prefix := fmt.Sprintf("%s/%s-%03d", key, in.Run.Key, activity.GetInfo(ctx).Attempt)
-	for i, shard := range rows.Shards {
-		ref, stats, err := c.tokenizeShard(ctx, tok, shard, fmt.Sprintf("%s/%05d.arrow", prefix, i), in)
-		if err != nil {
-			return res, fmt.Errorf("tokenize %s shard %d: %w", in.Share.Name, i, err)
-		}
-		out.Shards = append(out.Shards, ref)
-		out.Stats = out.Stats.Add(stats)
-	}
-	return c.publishTokens(ctx, key, out)
-}
-
-// cachedTokens finds an equal share that was tokenized before and verifies its shards. ErrNotFound: there is none.
-func (c *CPU) cachedTokens(ctx context.Context, key string) (TokenizeResult, error) {
-	body, ref, err := c.Store.Get(ctx, key+"/manifest.json", maxManifest)
-	if err != nil {
-		return TokenizeResult{}, err
-	}
-	var shards Shards
-	if err := json.Unmarshal(body, &shards); err != nil {
-		return TokenizeResult{}, fmt.Errorf("%s: %w: %w", ref.URI, artifact.ErrCorrupt, err)
-	}
-	for _, shard := range shards.Shards {
-		if _, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects")); err != nil {
-			return TokenizeResult{}, err
-		}
-		beat(ctx, Heartbeat{Phase: "verify cached tokens"})
-	}
-	return tokenized(ref, shards, true), nil
-}
-
-// publishTokens makes the shards findable by their key. Whoever comes second finds equal tokens and uses those; only an
-// entry that did not verify is replaced.
-func (c *CPU) publishTokens(ctx context.Context, key string, out Shards) (TokenizeResult, error) {
-	body, err := json.Marshal(out)
-	if err != nil {
-		return TokenizeResult{}, fmt.Errorf("manifest: %w", err)
-	}
-	ref, err := c.Store.Put(ctx, key+"/manifest.json", bytes.NewReader(body), nil)
-	return tokenized(ref, out, false), err
-}
-
-// tokenizeShard turns one Arrow file of rows into one of tokens and stores it under key.
-func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard artifact.Ref, key string, in TokenizeInput) (artifact.Ref, dataset.TokenStats, error) {
-	var stats dataset.TokenStats
-	local, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects"))
-	if err != nil {
-		return artifact.Ref{}, stats, err
-	}
-	f, err := os.CreateTemp(c.CacheDir, "tokens-")
-	if err != nil {
-		return artifact.Ref{}, stats, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	stats, err = dataset.Tokenize(ctx, dataset.ReadRows(local), tok, in.MaxLength, f, func(rows int) {
-		beat(ctx, Heartbeat{Phase: "tokenize " + in.Share.Name, Percent: 100 * float64(rows) / float64(max(1, in.Share.NumRows))})
-	})
-	if err != nil {
-		return artifact.Ref{}, stats, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return artifact.Ref{}, stats, err
-	}
-	ref, err := c.Store.Put(ctx, key, f, func(int64) { beat(ctx, Heartbeat{Phase: "store tokens"}) })
-	return ref, stats, err
-}
-
-func tokenized(ref artifact.Ref, s Shards, cached bool) TokenizeResult {
-	return TokenizeResult{Tokens: ref, NumRows: s.Stats.Rows, NumTokens: s.Stats.Tokens, Truncated: s.Stats.Truncated, Cached: cached}
 }

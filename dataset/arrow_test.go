@@ -64,7 +64,7 @@ func TestRowsLeak(t *testing.T) {
 
 // TestShards: a shard ends at 65,536 rows; the digest knows nothing of shards.
 func TestShards(t *testing.T) {
-	rows := make([]Row, shardRows+1)
+	rows := make([]Row, ShardRows+1)
 	for i := range rows {
 		rows[i] = Row{Index: int64(i), Text: "x", Label: 1}
 	}

@@ -23,7 +23,7 @@ import (
 // Bounds of an Arrow file of rows, on rows and on bytes of text. They decide where files and batches end, so the same
 // rows always give the same files.
 const (
-	shardRows  = 65_536
+	ShardRows  = 65_536 // that WriteShards puts into a file at most
 	shardBytes = 256 << 20
 	batchRows  = 4_096
 	batchBytes = 4 << 20
@@ -116,7 +116,7 @@ type shards struct {
 }
 
 func (s *shards) write(r Row) error {
-	if s.file != nil && (s.rows == shardRows || s.bytes+len(r.Text) > shardBytes) {
+	if s.file != nil && (s.rows == ShardRows || s.bytes+len(r.Text) > shardBytes) {
 		if err := s.end(); err != nil {
 			return err
 		}

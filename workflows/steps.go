@@ -28,6 +28,7 @@ type run struct {
 	model       activities.FetchModelResult
 	train, test activities.TokenizeResult
 	validation  activities.TokenizeResult // zero: epochs are evaluated on the test share
+	tokenizing  workflow.Semaphore        // parts of shares under way; nil where no share has parts
 	split       activities.LoadSplitResult
 	checkpoint  artifact.Ref // manifest of the last epoch; zero before the first
 	step        int64        // of the checkpoint
@@ -109,14 +110,10 @@ func (r *run) prepare(ctx workflow.Context) error {
 		return first(err)
 	}
 	r.say(ctx, "tokenize")
-	tokenize := func(name string, share activities.Share) workflow.Future {
-		return workflow.ExecuteActivity(bulk(ctx, "tokenize "+name), cpuActivity.Tokenize,
-			activities.TokenizeInput{Run: r.id, Share: share, Model: r.model.Model, MaxLength: r.recipe.Tokenizer.MaxLength})
-	}
-	train, test := tokenize("train", r.split.Train), tokenize("test", r.split.Test)
+	train, test := r.tokenize(ctx, r.split.Train), r.tokenize(ctx, r.split.Test)
 	var invalid error
 	if r.sealed() {
-		invalid = tokenize("validation", r.split.Validation).Get(ctx, &r.validation)
+		invalid = r.tokenize(ctx, r.split.Validation).Get(ctx, &r.validation)
 	}
 	return first(errors.Join(train.Get(ctx, &r.train), test.Get(ctx, &r.test), invalid))
 }
