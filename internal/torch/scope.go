@@ -153,6 +153,8 @@ func classify(op, msg string) error {
 	case strings.Contains(line, "CUDA error"), strings.Contains(line, "CUDNN_STATUS"), strings.Contains(line, "CUBLAS_STATUS"),
 		strings.Contains(line, "CUDA driver"), strings.Contains(line, "NVRTC"):
 		return fmt.Errorf("torch: %s: %s: %w", op, line, train.ErrDevice)
+	case strings.Contains(line, "CUDA plugin"):
+		return fmt.Errorf("torch: %s: %s: %w", op, line, train.ErrNoLibtorch)
 	}
 	return fmt.Errorf("torch: %s: %w", op, errors.New(line))
 }

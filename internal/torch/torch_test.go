@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/duratune/duratune/infra/libtorch"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -205,5 +207,24 @@ func TestGPUsAreCountedWithoutADriver(t *testing.T) {
 func TestInstructionSetIsNamed(t *testing.T) {
 	if set := InstructionSet(); set == "" || strings.HasPrefix(set, " ") {
 		t.Errorf("got %q", set)
+	}
+}
+
+// A worker takes only the plugin that was built with it, and says what is wrong with another.
+func TestOpenCardChecksThePlugin(t *testing.T) {
+	root, err := libtorch.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for plugin, want := range map[string]string{
+		"plugin.so":                       "want an absolute path",
+		filepath.Join(t.TempDir(), "none"): "run the set-up",
+		filepath.Join(root, "torch", "lib", "libc10.so"): "no dt_cuda_hash", // a library, but not the plugin
+	} {
+		t.Setenv("DURATUNE_CUDA_PLUGIN", plugin)
+		_, _, err := OpenCard(CardConfig{Device: 0})
+		if !errors.Is(err, train.ErrNoLibtorch) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", plugin, err, want)
+		}
 	}
 }

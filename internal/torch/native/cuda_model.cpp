@@ -204,6 +204,7 @@ Tape Classifier::forward(const Batch& b, bool train) const {
   for (size_t i = 0; i < blocks_.size(); i++) {
     t.blocks.emplace_back();
     x = block(blocks_[i], t.blocks.back(), x, b, first_only(i), train);
+    if (!train) t.blocks.back() = {};  // an evaluation goes back nowhere, and large batches take room
   }
   if (!first_only(blocks_.size() - 1)) x = at::index_select(x, 0, b.first);
   t.dense_in = c_.type == DT_ROBERTA ? dropout(x, c_.drop_head, train, &t.head_in_mask) : x;

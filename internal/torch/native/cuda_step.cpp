@@ -152,7 +152,7 @@ dt_card::dt_card(const dt_card_config& config)
 }
 
 dt_card::~dt_card() {
-  if (!cuda) return;
+  if (!gpu) return;  // on the CPU, or the plugin was refused
   try {
     synchronize();
     for (auto& [key, g] : captured)
