@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -21,11 +22,17 @@ type fault struct {
 type moment struct {
 	activity string // type of the pending activity
 	anyStep  bool   // at a step drawn at random
+	upload   string // instead: while a worker writes an object of this name, which of the run's objects is drawn
+	uploads  int    // requests for it in a run, at least
 }
 
 func training() moment { return moment{activity: "TrainEpoch", anyStep: true} }
 
 func at(activity string) moment { return moment{activity: activity} }
+
+// A run writes eight checkpoints: three within each of the two epochs and one at the end of each. Its manifest makes one real.
+func uploading() moment  { return moment{upload: "/optimizer.safetensors", uploads: 8} }
+func committing() moment { return moment{upload: "/manifest.json", uploads: 8} }
 
 func kill(process string) func(context.Context, *trial) error {
 	return func(_ context.Context, t *trial) error { return t.Signal(process, syscall.SIGKILL) }
@@ -56,6 +63,17 @@ func store(m mode, d time.Duration) func(context.Context, *trial) error {
 	}
 }
 
+// truncate kills the worker while the store cuts downloads short, so that its successor has something to download.
+func truncate(ctx context.Context, t *trial) error {
+	t.proxy.set(truncated)
+	defer t.proxy.set(healthy)
+	if err := t.Signal(stack.GPUWorker, syscall.SIGKILL); err != nil {
+		return err
+	}
+	wait(ctx, 10*time.Second)
+	return nil
+}
+
 // zombie stops the worker past its heartbeat time-out and lets it go on beside its successor's work.
 func zombie(ctx context.Context, t *trial) error {
 	if err := t.Signal(stack.GPUWorker, syscall.SIGSTOP); err != nil {
@@ -63,6 +81,31 @@ func zombie(ctx context.Context, t *trial) error {
 	}
 	wait(ctx, 75*time.Second)
 	return t.Signal(stack.GPUWorker, syscall.SIGCONT)
+}
+
+// fillDisk fills the workers' disk and kills the GPU worker, whose successor then has no room for the checkpoint. There is
+// room again once the run says what it lacks.
+func fillDisk(ctx context.Context, t *trial) error {
+	free, err := t.disk.fill()
+	if err != nil {
+		return err
+	}
+	defer free()
+	if err := t.Signal(stack.GPUWorker, syscall.SIGKILL); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		d, err := t.Client().DescribeWorkflow(ctx, t.id, "")
+		if err == nil {
+			for _, p := range d.RawResponse.GetPendingActivities() {
+				if p.GetLastFailure().GetApplicationFailureInfo().GetType() == "DiskFull" {
+					return nil
+				}
+			}
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+	return fmt.Errorf("the run never said DiskFull: %w", ctx.Err())
 }
 
 func cancel(ctx context.Context, t *trial) error { return t.Client().CancelWorkflow(ctx, t.id, "") }
@@ -73,6 +116,8 @@ func terminate(ctx context.Context, t *trial) error {
 
 var faults = []fault{
 	{name: "kill-gpu-worker", when: training(), strike: kill(stack.GPUWorker)},
+	{name: "kill-gpu-worker-uploading", when: uploading(), strike: kill(stack.GPUWorker)},
+	{name: "kill-gpu-worker-committing", when: committing(), strike: kill(stack.GPUWorker)},
 	{name: "kill-gpu-worker-validating", when: at("Validate"), strike: kill(stack.GPUWorker)},
 	{name: "kill-gpu-worker-load-testing", when: at("LoadTest"), strike: kill(stack.GPUWorker)},
 	{name: "kill-cpu-worker", when: training(), strike: kill(stack.CPUWorker)},
@@ -84,7 +129,8 @@ var faults = []fault{
 	{name: "mlflow-away-60s", when: training(), strike: away(stack.MLflow, time.Minute)},
 	{name: "s3-answers-500", when: training(), strike: store(erring, 15*time.Second)},
 	{name: "s3-slow", when: training(), strike: store(slow, 20*time.Second)},
-	{name: "s3-truncates", when: at("Validate"), strike: store(truncated, 15*time.Second)},
+	{name: "s3-truncates", when: training(), strike: truncate},
+	{name: "disk-full", when: training(), strike: fillDisk},
 	{name: "zombie", when: training(), strike: zombie},
 	{name: "cancel", when: training(), strike: cancel, ends: mlflow.Killed},
 	{name: "terminate", when: training(), strike: terminate, ends: mlflow.Killed},

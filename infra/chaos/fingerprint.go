@@ -28,11 +28,13 @@ type fingerprint struct {
 	uploads          int  // unfinished multipart uploads
 }
 
-// connect opens store and tracking server, past the proxy.
+// connect opens stores and tracking server, past the proxy.
 func (a *arena) connect(ctx context.Context) (err error) {
 	config := aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(a.S3URL()), Credentials: credentials.NewStaticCredentialsProvider(a.AccessKey, a.SecretKey, "")}
-	if a.store, err = artifact.Open(ctx, "s3://duratune/runs", artifact.Config{AWS: &config, PathStyle: true}); err != nil {
-		return err
+	for uri, store := range map[string]*artifact.Store{"s3://duratune/runs": &a.store, "s3://mlflow": &a.models} {
+		if *store, err = artifact.Open(ctx, uri, artifact.Config{AWS: &config, PathStyle: true}); err != nil {
+			return err
+		}
 	}
 	a.tracking, err = mlflow.New(mlflow.Config{TrackingURI: a.MLflowURL(), Timeout: time.Minute, MaxRetries: 3})
 	return err
@@ -82,7 +84,11 @@ func (a *arena) fingerprint(ctx context.Context, workflowRunID string) (fingerpr
 			f.leftovers++
 		}
 	}
-	f.leftovers -= 3 * len(found)
+	for _, c := range found {
+		if c.Complete { // retention keeps such alone
+			f.leftovers -= 3
+		}
+	}
 	if f.uploads, err = a.store.AbortUploads(ctx, key); err != nil {
 		return f, err
 	}
@@ -101,6 +107,25 @@ func (a *arena) fingerprint(ctx context.Context, workflowRunID string) (fingerpr
 		f.version = err == nil && version.ModelID == run.Models[0]
 	}
 	return f, nil
+}
+
+// clear removes what the runs so far have left in the stores: a hundred of them would fill the disk.
+func (a *arena) clear(ctx context.Context) error {
+	for _, store := range []artifact.Store{a.store, a.models} {
+		var keys []string
+		for info, err := range store.List(ctx, "") {
+			if err != nil {
+				return fmt.Errorf("clear: %w", err)
+			}
+			if store == a.models || strings.Contains(info.Key, "/epoch-") {
+				keys = append(keys, info.Key)
+			}
+		}
+		if err := store.Delete(ctx, keys...); err != nil {
+			return fmt.Errorf("clear: %w", err)
+		}
+	}
+	return nil
 }
 
 // compare lists how got differs.

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,6 +29,36 @@ type proxy struct {
 	mode   atomic.Int32
 	target atomic.Pointer[url.URL]
 	server *http.Server
+
+	mu    sync.Mutex
+	watch *watch
+}
+
+// watch waits for the n-th write of an object whose key ends in a name.
+type watch struct {
+	name string
+	n    int
+	seen chan struct{} // closed then
+}
+
+// await returns what is closed as soon as a worker has begun n writes (parts count, too) of objects of that name.
+func (p *proxy) await(name string, n int) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watch = &watch{name: name, n: n, seen: make(chan struct{})}
+	return p.watch.seen
+}
+
+// note tells whoever waits for a write.
+func (p *proxy) note(r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w := p.watch; w != nil && r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/epoch-") && strings.HasSuffix(r.URL.Path, w.name) {
+		if w.n--; w.n <= 0 {
+			close(w.seen)
+			p.watch = nil
+		}
+	}
 }
 
 func startProxy(ctx context.Context) (*proxy, error) {
@@ -70,6 +102,7 @@ func startProxy(ctx context.Context) (*proxy, error) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
+		p.note(r)
 		reverse.ServeHTTP(w, r)
 	})}
 	go func() { _ = p.server.Serve(l) }() // ends with close

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
@@ -21,8 +22,12 @@ import (
 // trialTime bounds one trial: a zombie's heartbeat time-out and its retry are the slowest of them.
 const trialTime = 10 * time.Minute
 
-// sampleEvery takes one mail of so many: about 600 rows, 60 steps in two epochs.
-const sampleEvery = 10
+// sampleEvery takes one mail of so many: 125 rows, two epochs of 25 steps.
+const sampleEvery = 48
+
+// stepsDrawn bounds the step that a fault waits for. Heartbeats lag by up to two seconds, but the one at the start of the
+// second epoch comes at once: every step up to it is seen.
+const stepsDrawn = 25
 
 // trial is one disturbed run.
 type trial struct {
@@ -30,8 +35,10 @@ type trial struct {
 	id    string
 	fault fault
 	rng   *rand.Rand
-	said  string // what was seen
-	took  time.Duration
+	said  string // when the fault struck
+
+	took     time.Duration
+	recovery time.Duration // from the strike until the run stood further than then, or was KILLED
 }
 
 // writeInput makes the data of the runs and returns their recipe.
@@ -68,12 +75,12 @@ func writeInput(root, assets, dir string) ([]byte, error) {
 	part := func(name string) map[string]any { return r[name].(map[string]any) }
 	part("data")["source"] = "file:sample.jsonl"
 	part("tokenizer")["max_length"] = 32
-	part("train")["epochs"], part("train")["logging_steps"] = 2, 4
+	part("train")["epochs"], part("train")["batch_size"], part("train")["logging_steps"] = 2, 4, 4
 	part("tracking")["registered_model"] = "chaos"
 	load := part("load_test") // latency is not what is tried here
 	load["duration"], load["rate_per_second"], load["max_p99"] = "2s", 10, "60s"
-	r["checkpoint"] = map[string]any{"every_steps": 6}
-	delete(r, "examples") // a tenth of the data does not make them sure
+	r["checkpoint"] = map[string]any{"every_steps": 7}
+	delete(r, "examples") // so few rows do not make them sure
 	return json.Marshal(r)
 }
 
@@ -105,18 +112,24 @@ func (t *trial) run(ctx context.Context) (problems []string) {
 	if err != nil {
 		return []string{"start: " + err.Error()}
 	}
-	if err := t.reach(ctx); err != nil {
+	struck, err := t.reach(ctx)
+	if err != nil {
 		return []string{err.Error()}
 	}
+	further := make(chan time.Duration, 1)
+	go func() { further <- t.further(ctx, struck) }()
 	if err := t.fault.strike(ctx, t); err != nil {
 		problems = append(problems, "fault: "+err.Error())
 	}
 	err = t.outcome(ctx, run)
+	t.recovery = <-further
 	if t.fault.ends == "" && err != nil {
 		return append(problems, "workflow: "+err.Error())
 	}
 	if t.fault.ends != "" {
-		return append(problems, t.killed(ctx, run.GetRunID())...)
+		problems = append(problems, t.killed(ctx, run.GetRunID())...)
+		t.recovery = time.Since(struck.at)
+		return problems
 	}
 	got, err := t.fingerprint(ctx, run.GetRunID())
 	if err != nil {
@@ -139,37 +152,84 @@ func (t *trial) outcome(ctx context.Context, run client.WorkflowRun) error {
 	}
 }
 
+// position is where a run stands.
+type position struct {
+	at       time.Time
+	activity *workflowpb.PendingActivityInfo // nil between two activities, and after the end
+	beat     activities.Heartbeat
+	ended    enumspb.WorkflowExecutionStatus // RUNNING until it has
+}
+
+// position asks Temporal.
+func (t *trial) position(ctx context.Context) (position, error) {
+	d, err := t.Client().DescribeWorkflow(ctx, t.id, "")
+	if err != nil {
+		return position{}, fmt.Errorf("describe: %w", err)
+	}
+	p := position{at: time.Now(), ended: d.Status}
+	for _, a := range d.RawResponse.GetPendingActivities() {
+		if a.GetActivityType().GetName() == "Sweep" { // beside the run
+			continue
+		}
+		p.activity = a
+		_ = converter.GetDefaultDataConverter().FromPayloads(a.GetHeartbeatDetails(), &p.beat) // none yet is as good as a zero one
+	}
+	return p, nil
+}
+
 // reach waits for the fault's moment.
-func (t *trial) reach(ctx context.Context) error {
-	step := int64(1 + t.rng.IntN(45)) // of 62; heartbeats lag behind by up to two seconds
-	t.said = "at " + t.fault.when.activity
-	if t.fault.when.anyStep {
-		t.said = fmt.Sprintf("at step %d", step)
+func (t *trial) reach(ctx context.Context) (position, error) {
+	when, step := t.fault.when, int64(t.rng.IntN(stepsDrawn+1))
+	later := time.Duration(t.rng.IntN(300)) * time.Millisecond
+	if when.anyStep {
+		later *= 4 // as long as some steps take
+	}
+	var upload <-chan struct{}
+	if when.upload != "" {
+		n := 1 + t.rng.IntN(when.uploads)
+		upload = t.proxy.await(when.upload, n)
+		t.said, later = fmt.Sprintf("write %d of %s", n, when.upload[1:]), later/10
 	}
 	for ctx.Err() == nil {
-		d, err := t.Client().DescribeWorkflow(ctx, t.id, "")
+		p, err := t.position(ctx)
 		if err != nil {
-			return fmt.Errorf("describe: %w", err)
+			return p, err
 		}
-		if s := d.Status; s != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return fmt.Errorf("the workflow is %s before its moment", s)
+		if p.ended != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			return p, fmt.Errorf("the workflow is %s before its moment", p.ended)
 		}
-		for _, p := range d.RawResponse.GetPendingActivities() {
-			if p.GetState() != enumspb.PENDING_ACTIVITY_STATE_STARTED || p.GetActivityType().GetName() != t.fault.when.activity {
-				continue
-			}
-			var h activities.Heartbeat
-			if !t.fault.when.anyStep {
-				wait(ctx, time.Duration(t.rng.IntN(400))*time.Millisecond)
-				return nil
-			}
-			if converter.GetDefaultDataConverter().FromPayloads(p.GetHeartbeatDetails(), &h) == nil && h.Step >= step {
-				return nil
-			}
+		reached := p.activity.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED && p.activity.GetActivityType().GetName() == when.activity &&
+			(!when.anyStep || p.activity.GetHeartbeatDetails() != nil && p.beat.Step >= step)
+		select {
+		case <-upload:
+			reached = true
+		case <-time.After(20 * time.Millisecond):
 		}
-		wait(ctx, 20*time.Millisecond)
+		if !reached {
+			continue
+		}
+		wait(ctx, later)
+		if p, err = t.position(ctx); err != nil {
+			return p, err
+		}
+		if upload == nil {
+			t.said = fmt.Sprintf("%s %s, step %d", p.activity.GetActivityType().GetName(), p.beat.Phase, p.beat.Step)
+		}
+		return p, nil
 	}
-	return fmt.Errorf("moment not reached: %w", ctx.Err())
+	return position{}, fmt.Errorf("moment not reached: %w", ctx.Err())
+}
+
+// further waits until the run stands further than at p, and returns how long after p that was.
+func (t *trial) further(ctx context.Context, p position) time.Duration {
+	for ctx.Err() == nil {
+		now, err := t.position(ctx)
+		if err == nil && (now.ended != p.ended || now.activity != nil && (now.activity.GetActivityId() != p.activity.GetActivityId() || now.beat.Step > p.beat.Step)) {
+			break
+		}
+		wait(ctx, 50*time.Millisecond)
+	}
+	return time.Since(p.at)
 }
 
 // killed expects the MLflow run to end as KILLED, by CloseRun or by the reconciliation.
