@@ -23,12 +23,12 @@ const (
 // measure counts completed steps.
 func (e *epoch) measure(ctx context.Context, p train.Progress) {
 	m, now := activity.GetMetricsHandler(ctx), time.Now()
-	if steps := p.Step - e.beat.Step; steps > 0 {
+	if steps := p.Step - e.counted; steps > 0 {
 		m.Counter(metricSteps).Inc(steps)
 		m.Timer(metricStep).Record(now.Sub(e.synced) / time.Duration(steps))
 	}
 	m.Gauge(metricRate).Update(p.SamplesPerSecond)
-	e.synced = now
+	e.synced, e.counted = now, p.Step
 }
 
 // idle says that nothing trains any more.

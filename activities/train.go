@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -39,7 +38,7 @@ type TrainEpochResult struct {
 // TrainEpoch trains one epoch from the newest verified checkpoint: of an earlier attempt at this epoch, else of the
 // epoch before. Failed attempts are retried by Temporal and go on where the last checkpoint stands.
 func (g *GPU) TrainEpoch(ctx context.Context, in TrainEpochInput) (res TrainEpochResult, err error) {
-	e := &epoch{GPU: g, in: in, prior: lastBeat(ctx)}
+	e := &epoch{GPU: g, in: in, pulse: pulse{beat: lastBeat(ctx)}}
 	defer func() { err = edge(e.fail(ctx, err)) }()
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
@@ -54,7 +53,7 @@ func (g *GPU) TrainEpoch(ctx context.Context, in TrainEpochInput) (res TrainEpoc
 		return res, err
 	}
 	if e.from.Complete && e.from.Epoch == in.Epoch { // not the epoch before, which this one begins at
-		return e.result(e.ref, e.from.State.Step, 0), nil
+		return e.result(e.from.State.Step, 0), nil
 	}
 	return e.run(ctx, tokens)
 }
@@ -62,18 +61,19 @@ func (g *GPU) TrainEpoch(ctx context.Context, in TrainEpochInput) (res TrainEpoc
 // epoch is one attempt at TrainEpoch.
 type epoch struct {
 	*GPU
-	in    TrainEpochInput
-	plan  train.Plan
-	prior Heartbeat
+	in   TrainEpochInput
+	plan train.Plan
 
-	engine train.Engine
-	from   train.Checkpoint // where this attempt began; zero at the first step of the run
-	ref    artifact.Ref     // last committed checkpoint
-	saved  train.Checkpoint // its manifest
-	beat   Heartbeat
-	track  *tracker
-	began  time.Time // of the attempt
-	synced time.Time // of the last progress
+	engine  train.Engine
+	from    train.Checkpoint // where this attempt began; zero at the first step of the run
+	last    committed        // the last checkpoint
+	saving  <-chan error     // of the upload that runs; nil: none
+	giveUp  context.CancelCauseFunc
+	pulse   pulse
+	track   *tracker
+	began   time.Time // of the attempt
+	synced  time.Time // of the last progress
+	counted int64     // steps up to then
 }
 
 // resume opens an engine at the newest checkpoint whose tensors verify.
@@ -84,7 +84,8 @@ func (e *epoch) resume(ctx context.Context) error {
 	}
 	for _, c := range candidates {
 		if c.Complete { // its tensors are read by whoever needs them
-			e.from, e.ref, e.saved = c.Checkpoint, c.Ref, c.Checkpoint
+			e.from = c.Checkpoint
+			e.last.set(c.Ref, c.Checkpoint)
 			return nil
 		}
 		err := e.open(ctx, c.Ref)
@@ -108,7 +109,7 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 			return err
 		}
 	}
-	e.ref, e.saved = ref, e.from
+	e.last.set(ref, e.from)
 	e.engine, err = e.GPU.engine(ctx, e.in.Session, ref, true)
 	return err
 }
@@ -116,14 +117,16 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 // run trains the steps that are left.
 func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, error) {
 	e.began = time.Now()
-	e.synced = e.began
 	state := e.from.State
+	e.synced, e.counted = e.began, state.Step
 	asked := ctx
 	ctx, paused, done := e.pausable(ctx)
 	defer done()
-	e.beat = Heartbeat{Phase: "train", Epoch: e.in.Epoch, Epochs: e.plan.Epochs, Step: state.Step, Steps: e.plan.TotalSteps(),
-		Checkpoint: e.ref, Failures: e.prior.Failures}
-	beat(ctx, e.beat)
+	begun, _ := e.last.get()
+	e.beat(ctx, func(h *Heartbeat) {
+		*h = Heartbeat{Phase: "train", Epoch: e.in.Epoch, Epochs: e.plan.Epochs, Step: state.Step, Steps: e.plan.TotalSteps(),
+			Checkpoint: begun, Failures: h.Failures}
+	})
 	log, err := metriclog.Open(ctx, e.Store, e.in.Run.metrics(), state.Step)
 	if err != nil {
 		return TrainEpochResult{}, err
@@ -131,17 +134,11 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 	e.track = startTracker(ctx, log, push(e.Tracking, e.in.Run), e.Logger, trackInterval)
 	stop := e.observe(ctx, systemInterval)
 	e.resident.checkpoint = "" // between two checkpoints until the epoch is committed
-	state, err = train.Epoch(ctx, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
-		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) }, Checkpoint: e.checkpoint,
-		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Now: time.Now,
-	})
+	state, err = e.train(ctx, tokens, state, paused)
 	stop()
 	idle(ctx)
 	if errors.Is(err, train.ErrInterrupted) && asked.Err() != nil { // paused, and checkpointed
 		err = asked.Err()
-	}
-	if err == nil {
-		err = e.commit(ctx, state, true)
 	}
 	if err == nil && e.in.Epoch == e.plan.Epochs {
 		err = e.finish(ctx, state)
@@ -150,50 +147,38 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 	if err != nil {
 		return TrainEpochResult{}, err
 	}
-	e.resident.checkpoint = e.ref.SHA256
-	return e.result(e.ref, e.from.State.Step, unsent), nil
+	ref, _ := e.last.get()
+	e.resident.checkpoint = ref.SHA256
+	return e.result(e.from.State.Step, unsent), nil
+}
+
+// train runs the steps and returns once every checkpoint that it began, the one at the epoch's end included, is committed
+// or has failed.
+func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State, paused <-chan struct{}) (train.State, error) {
+	training, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	e.giveUp = giveUp
+	state, err := train.Epoch(training, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
+		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) },
+		Checkpoint:  func(_ context.Context, st train.State) error { return e.save(ctx, st, false) },
+		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Now: time.Now,
+	})
+	if err == nil {
+		err = e.save(ctx, state, true)
+	}
+	if failed := e.saved(); failed != nil {
+		err = failed // what ended the training, or what makes its interruption no clean one
+	}
+	return state, err
 }
 
 // progress beats from completed steps.
 func (e *epoch) progress(ctx context.Context, p train.Progress) {
 	e.measure(ctx, p)
-	e.beat.Phase, e.beat.Step, e.beat.Percent = "train", p.Step, p.Percent
-	e.beat.SamplesPerSecond, e.beat.ETASeconds = p.SamplesPerSecond, p.ETA.Seconds()
-	beat(ctx, e.beat)
-}
-
-// checkpoint is called within the epoch.
-func (e *epoch) checkpoint(ctx context.Context, st train.State) error {
-	return e.commit(ctx, st, false)
-}
-
-// commit writes a checkpoint. The points before it go into the metric log first: a later attempt starts behind them.
-func (e *epoch) commit(ctx context.Context, st train.State, complete bool) error {
-	if err := e.track.flush(ctx, st.Step); err != nil {
-		return err
-	}
-	began := time.Now()
-	snap, err := e.engine.Snapshot(ctx)
-	if err != nil {
-		return fmt.Errorf("checkpoint at step %d: %w", st.Step, err)
-	}
-	c := train.Checkpoint{RunKey: e.in.Run.Key, Epoch: e.in.Epoch, Complete: complete, State: st, Identity: e.engine.Identity(), Lineage: e.from.Lineage}
-	if e.from.Version > 0 && e.from.Identity != c.Identity {
-		c.Lineage++
-	}
-	prefix := fmt.Sprintf("%s/step-%09d", e.in.Run.attempt(ctx, e.in.Run.epoch(e.in.Epoch)), st.Step)
-	ref, err := train.Save(ctx, e.Store, prefix, snap, &c, func(int64) {
-		e.beat.Phase = "checkpoint"
-		beat(ctx, e.beat)
+	e.beat(ctx, func(h *Heartbeat) {
+		h.Phase, h.Step, h.Percent = "train", p.Step, p.Percent
+		h.SamplesPerSecond, h.ETASeconds = p.SamplesPerSecond, p.ETA.Seconds()
 	})
-	if err != nil {
-		return err
-	}
-	e.ref, e.saved = ref, c
-	measureCheckpoint(ctx, c, time.Since(began))
-	e.beat.Checkpoint, e.beat.Failures = ref, nil // progress: earlier failures count no more
-	beat(ctx, e.beat)
-	return nil
 }
 
 // finish logs what Trainer logs once, when training ends.
@@ -210,10 +195,11 @@ func (e *epoch) finish(ctx context.Context, st train.State) error {
 }
 
 // result describes the committed end of the epoch.
-func (e *epoch) result(ref artifact.Ref, from int64, unsent int) TrainEpochResult {
-	st := e.saved.State
+func (e *epoch) result(from int64, unsent int) TrainEpochResult {
+	ref, c := e.last.get()
+	st := c.State
 	return TrainEpochResult{Checkpoint: ref, Step: st.Step, TrainLoss: st.TotalLoss / float64(st.Step), Seconds: st.EpochSeconds,
-		SamplesPerSecond: float64(e.plan.NumRows) / max(st.EpochSeconds, 1e-9), Identity: e.saved.Identity, Lineage: e.saved.Lineage,
+		SamplesPerSecond: float64(e.plan.NumRows) / max(st.EpochSeconds, 1e-9), Identity: c.Identity, Lineage: c.Lineage,
 		ResumedFrom: from, Unsent: unsent}
 }
 
@@ -230,10 +216,14 @@ func (e *epoch) fail(ctx context.Context, err error) error {
 	if excused(err) || ctx.Err() != nil {
 		return err
 	}
-	e.beat.Failures = append(slices.Clone(e.beat.Failures), e.saved.State.Step)
-	beat(ctx, e.beat)
-	if n := len(e.beat.Failures); n >= noProgressLimit && retryable(err) {
-		return &noProgressError{step: e.saved.State.Step, attempts: n, err: err}
+	_, c := e.last.get()
+	var failures []int64
+	e.beat(ctx, func(h *Heartbeat) {
+		failures = append(slices.Clone(h.Failures), c.State.Step)
+		h.Failures = failures
+	})
+	if n := len(failures); n >= noProgressLimit && retryable(err) {
+		return &noProgressError{step: c.State.Step, attempts: n, err: err}
 	}
 	return err
 }

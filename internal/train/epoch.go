@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ErrInterrupted is returned by [Epoch] after it was asked to stop and has checkpointed the step it stopped at.
+// ErrInterrupted is returned by [Epoch] after it was asked to stop and Hooks.Checkpoint has taken the step it stopped at.
 var ErrInterrupted = errors.New("interrupted after a checkpoint")
 
 // NotFiniteError says that a step's loss or gradient norm was NaN or infinite. The weights are those before that step.
@@ -64,7 +64,7 @@ type Progress struct {
 type Hooks struct {
 	Points      func(points []Point)                      // at each logging step
 	Progress    func(Progress)                            // after completed steps, at least every half second
-	Checkpoint  func(ctx context.Context, st State) error // every CheckpointEvery steps, and when interrupted
+	Checkpoint  func(ctx context.Context, st State) error // every so many steps, and when interrupted; copies the engine's state
 	Interrupted <-chan struct{}                           // closed: checkpoint and return ErrInterrupted
 	Paused      <-chan struct{}                           // the same, for another reason
 	Every       int64                                     // steps between checkpoints within the epoch; 0: none
@@ -113,8 +113,8 @@ type epochRun struct {
 
 // step issues one step and, where the time has come, waits for the device, logs and checkpoints.
 func (r *epochRun) step(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if r.interrupted() {
 		return r.interrupt(ctx)
