@@ -71,7 +71,7 @@ func (g *GPU) CompareChampion(ctx context.Context, in CompareChampionInput) (res
 
 // contest has both models' predictions of the test rows compared.
 func (g *GPU) contest(ctx context.Context, in CompareChampionInput, holder mlflow.Version) (compare.Result, error) {
-	dir, err := os.MkdirTemp(g.CacheDir, "champion-")
+	dir, err := os.MkdirTemp(g.Scratch, "champion-")
 	if err != nil {
 		return compare.Result{}, err
 	}

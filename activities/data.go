@@ -59,7 +59,7 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}
-	dir, err := os.MkdirTemp(c.CacheDir, "split-")
+	dir, err := os.MkdirTemp(c.Scratch, "split-")
 	if err != nil {
 		return res, err
 	}

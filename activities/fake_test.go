@@ -130,7 +130,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b.run.MLflowRunID = run.ID
-	b.gpu = &GPU{Store: b.store, Tracking: tracking, CacheDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
+	b.gpu = &GPU{Store: b.store, Tracking: tracking, CacheDir: t.TempDir(), Scratch: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
 		Open: func(context.Context, train.Spec) (train.Engine, error) {
 			e := &fakeEngine{weight: 1, nanAt: -1}
 			if b.prepare != nil {

@@ -19,6 +19,7 @@ type GPU struct {
 	Tracking *mlflow.Client
 	Open     train.OpenFunc
 	CacheDir string // local disk for downloads
+	Scratch  string // for files that die with the process; empty: the system's
 	Paused   Paused // may be nil: a pause is a cancellation like any other
 	Logger   *slog.Logger
 
@@ -72,7 +73,7 @@ func (g *GPU) restore(ctx context.Context, ref artifact.Ref, eng train.Engine) e
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(g.CacheDir, "checkpoint-")
+	dir, err := os.MkdirTemp(g.Scratch, "checkpoint-")
 	if err != nil {
 		return err
 	}

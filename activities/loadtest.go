@@ -57,7 +57,7 @@ func (g *GPU) LoadTest(ctx context.Context, in LoadTestInput) (res LoadTestResul
 		return res, err
 	}
 	g.drop() // training is over: its memory belongs to the model under test
-	dir, err := os.MkdirTemp(g.CacheDir, "load-test-")
+	dir, err := os.MkdirTemp(g.Scratch, "load-test-")
 	if err != nil {
 		return res, err
 	}

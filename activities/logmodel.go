@@ -56,7 +56,7 @@ func (c *CPU) LogModel(ctx context.Context, in LogModelInput) (res LogModelResul
 	if err != nil {
 		return res, err
 	}
-	dir, err := os.MkdirTemp(c.CacheDir, "model-")
+	dir, err := os.MkdirTemp(c.Scratch, "model-")
 	if err != nil {
 		return res, err
 	}

@@ -67,7 +67,7 @@ func (c *CPU) FetchModel(ctx context.Context, in FetchModelInput) (res FetchMode
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}
-	temp, err := os.MkdirTemp(c.CacheDir, "base-")
+	temp, err := os.MkdirTemp(c.Scratch, "base-")
 	if err != nil {
 		return res, err
 	}

@@ -43,6 +43,7 @@ type CPU struct {
 	Hub      *hub.Client
 	Cluster  Cluster
 	CacheDir string // local disk for downloads
+	Scratch  string // for files that die with the process; empty: the system's
 	UI       string // base address of the Temporal Web UI, for links; may be empty
 	Logger   *slog.Logger
 }

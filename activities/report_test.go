@@ -48,7 +48,7 @@ func newReporting(t *testing.T, s sample) *reporting {
 	if _, err := metriclog.Once(t.Context(), r.store, r.run.metrics(), "eval-epoch-001", eval); err != nil {
 		t.Fatal(err)
 	}
-	r.cpu = &CPU{Store: r.store, Tracking: newTracking(t, r.mlflow), CacheDir: t.TempDir(), UI: "http://temporal", Logger: slog.New(slog.DiscardHandler)}
+	r.cpu = &CPU{Store: r.store, Tracking: newTracking(t, r.mlflow), CacheDir: t.TempDir(), Scratch: t.TempDir(), UI: "http://temporal", Logger: slog.New(slog.DiscardHandler)}
 	rec := recipe.Defaults()
 	rec.Name, rec.Data.Source, rec.Data.Labels = "sms", "file:sms|x.tsv", []string{"ham", "spam"}
 	rec.Model.Base = "hf://distilbert/distilbert-base-uncased"

@@ -79,7 +79,7 @@ func newSourceBench(t *testing.T) *sourceBench {
 		t.Fatal(err)
 	}
 	b.run.MLflowRunID = run.ID
-	b.cpu = &CPU{Store: artifact.NewMem(), Tracking: tracking, Roots: roots, CacheDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
+	b.cpu = &CPU{Store: artifact.NewMem(), Tracking: tracking, Roots: roots, CacheDir: t.TempDir(), Scratch: t.TempDir(), Logger: slog.New(slog.DiscardHandler),
 		Hub:     hub.New(hub.Config{Endpoint: endpoint, CacheDir: t.TempDir(), Hosts: []string{"localhost", "127.0.0.1"}}),
 		Buckets: Buckets{patterns: []string{"team-*"}, open: func(context.Context, string) (artifact.Source, error) { return b.bucket, nil }}}
 	return b

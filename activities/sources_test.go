@@ -84,8 +84,8 @@ func TestFetchModel(t *testing.T) {
 			}
 		})
 	}
-	if left, err := filepath.Glob(filepath.Join(b.cpu.CacheDir, "base-*")); len(left) > 0 || err != nil {
-		t.Errorf("left in the cache: %v, %v", left, err)
+	if left, err := filepath.Glob(filepath.Join(b.cpu.Scratch, "base-*")); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
@@ -230,8 +230,8 @@ func TestLoadSplitFromS3(t *testing.T) {
 			t.Errorf("%s: %v, want it to say %q", source, err, says)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(b.cpu.CacheDir, "split-*")); len(left) > 0 || err != nil {
-		t.Errorf("left in the cache: %v, %v", left, err)
+	if left, err := filepath.Glob(filepath.Join(b.cpu.Scratch, "split-*")); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

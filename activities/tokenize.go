@@ -198,7 +198,7 @@ func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard
 	if err != nil {
 		return artifact.Ref{}, stats, err
 	}
-	f, err := os.CreateTemp(c.CacheDir, "tokens-")
+	f, err := os.CreateTemp(c.Scratch, "tokens-")
 	if err != nil {
 		return artifact.Ref{}, stats, err
 	}

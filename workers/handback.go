@@ -21,7 +21,8 @@ import (
 // journal keeps the task tokens of the activities that this process runs on local disk. A process that starts finds what
 // a killed predecessor was running and hands it back at once, where Temporal alone would wait for the heartbeat to time
 // out. Each process writes below a folder of its own and holds a lock on it, which dies with the process: the tokens of one that
-// still lives, however slowly, are never touched.
+// still lives, however slowly, are never touched. Temporary files of a process lie in its folder, too: a killed one leaves
+// them, and its successor removes them.
 type journal struct {
 	interceptor.WorkerInterceptorBase
 	dir  string   // of this process

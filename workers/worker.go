@@ -35,6 +35,7 @@ type Base struct {
 	Store    artifact.Store
 	Tracking *mlflow.Client
 	CacheDir string
+	Scratch  string // for files that die with this process
 	UI       string
 	Logger   *slog.Logger
 
@@ -91,9 +92,12 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	if b.Temporal, err = client.DialContext(ctx, options); err != nil {
 		return nil, fmt.Errorf("temporal at %s: %w", options.HostPort, err)
 	}
+	b.Scratch = b.CacheDir
 	if b.journal, err = openJournal(ctx, filepath.Join(b.CacheDir, "journal"), b.Temporal, logger); err != nil {
-		b.Temporal.Close()
-		return nil, err
+		// On a full disk, for one: the activities then say so in their runs, where people look.
+		logger.Warn("no journal: work that dies with this process is left to its heartbeat time-out", "error", err)
+	} else {
+		b.Scratch = b.journal.dir
 	}
 	if err := b.serve(getenv("DURATUNE_METRICS_ADDRESS")); err != nil {
 		b.Temporal.Close()
@@ -110,7 +114,10 @@ func (b *Base) Cluster() activities.Cluster {
 // New makes a worker for a queue. Registration is by explicit names only.
 func (b *Base) New(queue string, getenv func(string) string, options worker.Options) worker.Worker {
 	options.DisableRegistrationAliasing = true
-	options.Interceptors = append(options.Interceptors, b.journal, &failures{})
+	options.Interceptors = append(options.Interceptors, &failures{})
+	if b.journal != nil {
+		options.Interceptors = append(options.Interceptors, b.journal)
+	}
 	options.WorkerStopTimeout = stopTimeout
 	options.MaxHeartbeatThrottleInterval = heartbeatThrottle
 	options.DefaultHeartbeatThrottleInterval = heartbeatThrottle
