@@ -87,14 +87,18 @@ func (b *Base) serve(address string) error {
 	return nil
 }
 
-// Run runs a worker until the process is interrupted.
-func (b *Base) Run(w worker.Worker) error {
+// Run runs a worker until the process is interrupted, or until lost is closed, which is ErrDeviceLost.
+func (b *Base) Run(w worker.Worker, lost <-chan struct{}) (err error) {
 	if err := w.Start(); err != nil {
 		return err
 	}
 	b.telemetry.polling.Store(true)
-	<-worker.InterruptCh()
+	select {
+	case <-worker.InterruptCh():
+	case <-lost:
+		err = ErrDeviceLost
+	}
 	b.telemetry.polling.Store(false) // no new work comes here while the old is handed back
 	w.Stop()
-	return nil
+	return err
 }

@@ -47,5 +47,5 @@ func run() error {
 	if err := base.ScheduleReconcile(context.Background(), os.Getenv); err != nil {
 		return err
 	}
-	return base.Run(w)
+	return base.Run(w, nil)
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"go.temporal.io/sdk/worker"
 
@@ -28,8 +29,13 @@ func run() error {
 		return err
 	}
 	defer base.Temporal.Close()
+	dog := workers.NewWatchdog(func(op string, silent time.Duration) {
+		base.Logger.Error("the device hangs: this process ends and leaves its work to the next", "operation", op, "silent", silent.String())
+		os.Exit(3) //nolint:forbidigo // this is a main, and the thread that hangs cannot be stopped otherwise
+	})
 	// One slot: the queue hands a device one activity at a time.
 	w := base.New(activities.GPUQueue, os.Getenv, worker.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
-	w.RegisterActivity(&activities.GPU{Store: base.Store, Tracking: base.Tracking, Open: engine.Open, CacheDir: base.CacheDir, Paused: base.Paused, Logger: base.Logger})
-	return base.Run(w)
+	w.RegisterActivity(&activities.GPU{Store: base.Store, Tracking: base.Tracking, Open: dog.Watch(engine.Open), CacheDir: base.CacheDir, Scratch: base.Scratch,
+		Paused: base.Paused, Logger: base.Logger})
+	return base.Run(w, dog.Lost())
 }

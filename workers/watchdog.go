@@ -1,0 +1,96 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/duratune/duratune/internal/train"
+)
+
+// hungAfter is how long a device may be silent. After one minute without a heartbeat the run has given this worker up; a
+// step that has still not ended after two holds the slot for nothing.
+const hungAfter = 2 * time.Minute
+
+// Watchdog ends a worker process whose device no longer works, which only a new process can mend: at once where an
+// operation hangs, and after the activity has reported its failure where the device is lost.
+type Watchdog struct {
+	hung func(op string, silent time.Duration)
+	once sync.Once
+	lost chan struct{}
+}
+
+// NewWatchdog makes a watchdog that calls hung, which must not return, on an operation that hangs.
+func NewWatchdog(hung func(op string, silent time.Duration)) *Watchdog {
+	return &Watchdog{hung: hung, lost: make(chan struct{})}
+}
+
+// Watch makes open return engines that are watched.
+func (d *Watchdog) Watch(open train.OpenFunc) train.OpenFunc {
+	return func(ctx context.Context, spec train.Spec) (train.Engine, error) {
+		eng, err := open(ctx, spec)
+		if err != nil {
+			return nil, d.look(err)
+		}
+		return &watched{Engine: eng, dog: d}, nil
+	}
+}
+
+// ErrDeviceLost says why a worker stopped by itself.
+var ErrDeviceLost = errors.New("the device is lost: a new process is needed")
+
+// Lost is closed once the device is lost.
+func (d *Watchdog) Lost() <-chan struct{} { return d.lost }
+
+// look notes a lost device and returns err.
+func (d *Watchdog) look(err error) error {
+	if errors.Is(err, train.ErrDevice) {
+		d.once.Do(func() { close(d.lost) })
+	}
+	return err
+}
+
+// within begins to watch an operation; again starts its time anew, end ends it.
+func (d *Watchdog) within(op string) (again, end func()) {
+	timer := time.AfterFunc(hungAfter, func() { d.hung(op, hungAfter) })
+	return func() { timer.Reset(hungAfter) }, func() { timer.Stop() }
+}
+
+// watched is an engine whose operations are timed.
+type watched struct {
+	train.Engine
+	dog *Watchdog
+}
+
+func (w *watched) Step(ctx context.Context, step int64, lr float64, b train.Batch) error {
+	_, end := w.dog.within("step")
+	defer end()
+	return w.dog.look(w.Engine.Step(ctx, step, lr, b))
+}
+
+func (w *watched) Sync(ctx context.Context) ([]train.StepStats, error) {
+	_, end := w.dog.within("sync")
+	defer end()
+	stats, err := w.Engine.Sync(ctx)
+	return stats, w.dog.look(err)
+}
+
+func (w *watched) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
+	again, end := w.dog.within("logits")
+	defer end()
+	logits, err := w.Engine.Logits(ctx, inputs, func(done int) {
+		again()
+		if progress != nil {
+			progress(done)
+		}
+	})
+	return logits, w.dog.look(err)
+}
+
+func (w *watched) Snapshot(ctx context.Context) (train.Snapshot, error) {
+	_, end := w.dog.within("snapshot")
+	defer end()
+	snap, err := w.Engine.Snapshot(ctx)
+	return snap, w.dog.look(err)
+}
