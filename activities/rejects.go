@@ -26,14 +26,14 @@ type Rejected struct {
 	Rows       int64                       `json:"rows"`
 	Share      float64                     `json:"share"` // of all rows of the source
 	Kinds      map[dataset.ErrorKind]int64 `json:"kinds"`
+	Summary    string                      `json:"summary"`              // kinds with their counts, most frequent first
 	First      []string                    `json:"first"`                // examples, each with file, row, column and reason
 	Quarantine *artifact.Ref               `json:"quarantine,omitempty"` // JSON Lines of all of them ([dataset.Rejected])
 }
 
 // String is one line for people.
 func (r *Rejected) String() string {
-	kinds := dataset.Rejects{Kinds: r.Kinds}
-	return fmt.Sprintf("%d rows (%.2g %%) left out: %s", r.Rows, 100*r.Share, kinds.Summary())
+	return fmt.Sprintf("%d rows (%.2g %%) left out: %s", r.Rows, 100*r.Share, r.Summary)
 }
 
 // rejects is what LoadSplit does with rows that cannot be used.
@@ -87,7 +87,7 @@ func (r rejects) publish(ctx context.Context, c *CPU, run Run, used int) (*Rejec
 	if r.Rejects == nil || r.Rows == 0 {
 		return nil, nil
 	}
-	res := &Rejected{Rows: r.Rows, Share: float64(r.Rows) / float64(r.Rows+int64(used)), Kinds: r.Kinds}
+	res := &Rejected{Rows: r.Rows, Share: float64(r.Rows) / float64(r.Rows+int64(used)), Kinds: r.Kinds, Summary: r.Summary()}
 	for i := range r.First {
 		res.First = append(res.First, r.First[i].Error())
 	}

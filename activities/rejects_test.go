@@ -35,7 +35,7 @@ func TestQuarantine(t *testing.T) {
 		if err != nil || res.Rejected == nil || res.Train.NumRows+res.Test.NumRows != 4 {
 			t.Fatalf("%s: %+v, %v", policy, res, err)
 		}
-		want := Rejected{Rows: 2, Share: 1.0 / 3, Kinds: map[dataset.ErrorKind]int64{dataset.KindUnknownLabel: 1, dataset.KindEmptyText: 1}, Quarantine: res.Rejected.Quarantine,
+		want := Rejected{Rows: 2, Share: 1.0 / 3, Kinds: map[dataset.ErrorKind]int64{dataset.KindUnknownLabel: 1, dataset.KindEmptyText: 1}, Summary: "1 empty text, 1 unknown label", Quarantine: res.Rejected.Quarantine,
 			First: []string{`s3://team-a/rows.csv: row 5 (line 6): column "label": unknown label "eggs"; the labels are "ham", "spam"`, `s3://team-a/rows.csv: row 6 (line 7): column "text": the text is empty`}}
 		if diff := gocmp.Diff(want, *res.Rejected); diff != "" {
 			t.Errorf("%s: -want +got\n%s", policy, diff)

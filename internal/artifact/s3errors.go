@@ -65,6 +65,8 @@ func kindOf(code string, status int) error {
 	case "BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "RequestTimeout", "IncompleteBody",
 		"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload", codeIsDirectory, codeParentIsFile:
 		return ErrUnavailable // damaged or overtaken on the way: another try may fare better
+	case "ExpiredToken", "RequestExpired", "TokenRefreshRequired":
+		return ErrUnavailable // the next try has credentials of its own
 	case "AccessDenied", "NotImplemented":
 		return ErrDenied
 	}
