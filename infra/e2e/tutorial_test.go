@@ -63,7 +63,7 @@ var quick = map[string]any{"rate_per_second": 20, "duration": "2s", "max_p99": "
 // out is then the base model of a second run.
 func TestTutorial(t *testing.T) {
 	w := shared
-	w.sharedFile(t, "sms_spam/SMSSpamCollection")
+	sms := w.sharedFile(t, "sms_spam/SMSSpamCollection")
 	const id = "finetune/e2e/tutorial"
 	began := time.Now()
 	run := w.start(t, id, w.recipe(t, "sms-spam.json", map[string]any{
@@ -80,6 +80,7 @@ func TestTutorial(t *testing.T) {
 	t.Run("data", func(t *testing.T) { checkTutorialData(t, w, id) })
 	t.Run("tracking", func(t *testing.T) { checkTutorialRun(t, w, res) })
 	t.Run("model", func(t *testing.T) { checkTutorialModel(t, w, res) })
+	t.Run("in Python", func(t *testing.T) { checkPython(t, w, res, sms) })
 	t.Run("as base model", func(t *testing.T) { trainFrom(t, w, "models:/tutorial@challenger", res.ModelID) })
 }
 
