@@ -217,8 +217,8 @@ func TestOpenCardChecksThePlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	for plugin, want := range map[string]string{
-		"plugin.so":                       "want an absolute path",
-		filepath.Join(t.TempDir(), "none"): "run the set-up",
+		"plugin.so":                                      "want an absolute path",
+		filepath.Join(t.TempDir(), "none"):               "run the set-up",
 		filepath.Join(root, "torch", "lib", "libc10.so"): "no dt_cuda_hash", // a library, but not the plugin
 	} {
 		t.Setenv("DURATUNE_CUDA_PLUGIN", plugin)
