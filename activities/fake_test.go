@@ -100,8 +100,8 @@ func (f *fakeEngine) Restore(_ context.Context, weights, optimizer *safetensors.
 func (f *fakeEngine) Identity() train.Identity {
 	return train.Identity{Device: "fake", Precision: "fp32"}
 }
-func (f *fakeEngine) Memory() train.Memory { return train.Memory{} }
-func (f *fakeEngine) Close() error         { f.closed = true; return nil }
+func (f *fakeEngine) Usage() train.Usage { return train.Usage{PeakHost: 1 << 20, Padding: 0.25} }
+func (f *fakeEngine) Close() error       { f.closed = true; return nil }
 
 // bench is a GPU worker over an in-memory store, a fake MLflow and fake engines.
 type bench struct {

@@ -33,6 +33,7 @@ type TrainEpochResult struct {
 	Lineage          int            `json:"lineage"`
 	ResumedFrom      int64          `json:"resumed_from"` // step this attempt began at
 	Unsent           int            `json:"unsent"`       // points that MLflow will be sent later
+	Usage            train.Usage    `json:"usage"`        // by this attempt's worker
 }
 
 // TrainEpoch trains one epoch from the newest verified checkpoint: of an earlier attempt at this epoch, else of the
@@ -198,9 +199,13 @@ func (e *epoch) finish(ctx context.Context, st train.State) error {
 func (e *epoch) result(from int64, unsent int) TrainEpochResult {
 	ref, c := e.last.get()
 	st := c.State
-	return TrainEpochResult{Checkpoint: ref, Step: st.Step, TrainLoss: st.TotalLoss / float64(st.Step), Seconds: st.EpochSeconds,
+	res := TrainEpochResult{Checkpoint: ref, Step: st.Step, TrainLoss: st.TotalLoss / float64(st.Step), Seconds: st.EpochSeconds,
 		SamplesPerSecond: float64(e.plan.NumRows) / max(st.EpochSeconds, 1e-9), Identity: c.Identity, Lineage: c.Lineage,
 		ResumedFrom: from, Unsent: unsent}
+	if e.engine != nil {
+		res.Usage = e.engine.Usage()
+	}
+	return res
 }
 
 // noProgressLimit is how many failures from one step, with no checkpoint between them, end the run.

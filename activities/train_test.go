@@ -52,6 +52,9 @@ func TestTrainEpochGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if res.Usage.Padding != 0.25 || res.Usage.PeakHost == 0 {
+			t.Errorf("usage is %+v, want the engine's", res.Usage)
+		}
 		if res.Step != 22 || res.Checkpoint == first.Checkpoint || b.weights(t, res.Checkpoint) == b.weights(t, first.Checkpoint) {
 			t.Errorf("the second epoch ended at step %d with %s, want step 22 with weights of its own", res.Step, res.Checkpoint.URI)
 		}

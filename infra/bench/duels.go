@@ -105,7 +105,7 @@ func (b *speed) steady(ctx context.Context, d duel) (r rate, err error) {
 		return r, err
 	}
 	r.EvalPerSecond = float64(len(b.test)) / time.Since(start).Seconds()
-	m := eng.Memory()
+	m := eng.Usage()
 	r.DeviceMiB, r.HostMiB = float64(m.PeakDevice)/(1<<20), float64(m.PeakHost)/(1<<20)
 	return r, nil
 }

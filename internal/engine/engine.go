@@ -163,8 +163,8 @@ func (e *Engine) refreshShadow() {
 // Identity says what the bits depend on besides the inputs.
 func (e *Engine) Identity() train.Identity { return e.identity }
 
-// Memory reports the peak bytes of the process.
-func (e *Engine) Memory() train.Memory { return train.Memory{PeakHost: peakHost()} }
+// Usage reports the peak bytes of the process. A CPU computes no padding: batches are packed.
+func (e *Engine) Usage() train.Usage { return train.Usage{PeakHost: peakHost()} }
 
 // Close frees the engine's memory and ends its thread. A second call does nothing.
 func (e *Engine) Close() error {

@@ -123,7 +123,7 @@ func TestIdentityAndMemory(t *testing.T) {
 	if id.Device != "cpu" || id.InstructionSet == "" || id.Threads < 1 || id.Libtorch != "2.11.0" || id.Precision != "fp32" {
 		t.Errorf("identity is %+v", id)
 	}
-	if m := e.Memory(); m.PeakHost < 10<<20 || m.PeakDevice != 0 {
+	if m := e.Usage(); m.PeakHost < 10<<20 || m.PeakDevice != 0 {
 		t.Errorf("memory is %+v", m)
 	}
 }

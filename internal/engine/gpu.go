@@ -28,7 +28,9 @@ type GPU struct {
 	pending []int64           // steps whose statistics lie on the device, in their rows' order
 	stats   []train.StepStats // read before a Sync, because the device's rows were full
 	read    []float32         // two a row
-	closed  bool
+
+	given, computed int64 // tokens of training batches: of their rows, and with what padded them
+	closed          bool
 }
 
 // useGPU reports whether there is a GPU that libtorch can use. Why not is said once, since it decides how long a run takes.
@@ -128,9 +130,12 @@ func (g *GPU) note() {
 // Identity says what the bits depend on besides the inputs.
 func (g *GPU) Identity() train.Identity { return g.identity }
 
-// Memory reports the peak bytes that libtorch held on the device and the peak of the process.
-func (g *GPU) Memory() train.Memory {
-	m := train.Memory{PeakHost: peakHost()}
+// Usage reports the peak bytes that libtorch held on the device, the peak of the process and what was padding.
+func (g *GPU) Usage() train.Usage {
+	m := train.Usage{PeakHost: peakHost()}
+	if g.computed > 0 {
+		m.Padding = 1 - float64(g.given)/float64(g.computed)
+	}
 	// A device that does not answer says so in the next step.
 	_ = g.thread.Do(context.Background(), func() (err error) { m.PeakDevice, err = g.card.Memory(); return err })
 	return m

@@ -58,7 +58,7 @@ func benchGPUStep(b *testing.B, precision, padding string, batch int) {
 	b.ReportMetric(float64(len(batches))/seconds, "steps/s")
 	b.ReportMetric(float64(rows)/seconds, "samples/s")
 	b.ReportMetric(first.Seconds(), "first-epoch-s")
-	b.ReportMetric(float64(e.Memory().PeakDevice)/(1<<20), "device-MiB")
+	b.ReportMetric(float64(e.Usage().PeakDevice)/(1<<20), "device-MiB")
 }
 
 func BenchmarkGPUBatch8MaxLength(b *testing.B)      { benchGPUStep(b, "bf16", "max_length", 8) }

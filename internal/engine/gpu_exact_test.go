@@ -117,9 +117,9 @@ func TestGPUMemoryStaysFlat(t *testing.T) {
 			}
 		}
 		many(0, steps)
-		before, resident := e.Memory(), residentBytes(t)
+		before, resident := e.Usage(), residentBytes(t)
 		many(steps, 2*steps)
-		after, grown := e.Memory(), residentBytes(t)-resident
+		after, grown := e.Usage(), residentBytes(t)-resident
 		t.Logf("device peak %d MiB; resident %d MiB, grown by %d KiB over %d steps", after.PeakDevice>>20, resident>>20, grown>>10, steps)
 		if after.PeakDevice != before.PeakDevice || grown > 8<<20 {
 			t.Errorf("the device's peak went from %d to %d bytes, the process grew by %d", before.PeakDevice, after.PeakDevice, grown)

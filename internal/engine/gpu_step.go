@@ -59,6 +59,12 @@ func (g *GPU) run(kind int, step int64, lr float64, b train.Batch, from, to int)
 		return err
 	}
 	s.fill(ints, g.config, b.InputIDs[from:to])
+	if kind != torch.RunUpdate {
+		for _, seq := range b.InputIDs[from:to] {
+			g.given += int64(len(seq))
+		}
+		g.computed += int64(s.tokens)
+	}
 	s.target(ints, b.Labels[from:to], len(b.Labels), g.spec.LabelSmoothing)
 	header(ints, g.spec, step, lr, len(g.pending))
 	return g.card.Run(kind, s.rows, s.tokens, s.maxKey, s.ints, dropoutSeed(g.spec.Seed, step, from))

@@ -4,9 +4,11 @@ package engine
 
 import (
 	"math"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/torch"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -208,4 +210,20 @@ func TestGPUStepThatIsNotFiniteChangesNothing(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestGPUReportsPadding(t *testing.T) {
+	g := readGolden(t, filepath.Join("testdata", model.BERT))
+	spec := g.spec()
+	spec.Padding = "max_length"
+	e := openCard(t, spec, cpuDevice)
+	gpuSteps(t, g, e, 0, 1)
+	tokens := 0
+	for _, seq := range g.batches[0].InputIDs {
+		tokens += len(seq)
+	}
+	want := 1 - float64(tokens)/float64(len(g.batches[0].InputIDs)*spec.MaxLength)
+	if got := e.Usage().Padding; math.Abs(got-want) > 1e-12 {
+		t.Errorf("got a share of %v, want %v", got, want)
+	}
 }

@@ -40,8 +40,8 @@ type Engine interface {
 	Restore(ctx context.Context, weights, optimizer *safetensors.File) error
 	// Identity says what the bits depend on besides the inputs.
 	Identity() Identity
-	// Memory reports the peak bytes on the device (0 on a CPU) and of the process.
-	Memory() Memory
+	// Usage reports what the engine has taken so far.
+	Usage() Usage
 	// Close frees the device. The engine may not be used afterwards.
 	Close() error
 }
@@ -65,10 +65,11 @@ type Identity struct {
 	Precision      string `json:"precision"`       // resolved: "fp32", "tf32" or "bf16"
 }
 
-// Memory is peak memory in bytes.
-type Memory struct {
-	PeakDevice int64 `json:"peak_device"`
-	PeakHost   int64 `json:"peak_host"`
+// Usage is what an engine takes.
+type Usage struct {
+	PeakDevice int64   `json:"peak_device"` // bytes; 0 on a CPU
+	PeakHost   int64   `json:"peak_host"`   // bytes of the process
+	Padding    float64 `json:"padding"`     // share of the tokens computed in training that only filled up
 }
 
 // Spec is what an engine is opened with.

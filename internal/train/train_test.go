@@ -49,7 +49,7 @@ func (f *fakeEngine) Restore(context.Context, *safetensors.File, *safetensors.Fi
 	return nil
 }
 func (f *fakeEngine) Identity() Identity { return Identity{Device: "fake"} }
-func (f *fakeEngine) Memory() Memory     { return Memory{} }
+func (f *fakeEngine) Usage() Usage       { return Usage{} }
 func (f *fakeEngine) Close() error       { return nil }
 
 // fakeRows is n rows of one token.
