@@ -33,6 +33,7 @@ type LoadSplitResult struct {
 	Conflicts  int    `json:"conflicts,omitempty"` // those of them whose label was another
 	Commit     string `json:"commit,omitempty"`    // hub commit of the data
 
+	Labels   []string  `json:"labels,omitempty"`   // class names that were found; empty: the recipe states them
 	Rejected *Rejected `json:"rejected,omitempty"` // rows left out as data.rows.on_error says; nil: none
 }
 
@@ -64,16 +65,22 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 		return res, err
 	}
 	defer os.RemoveAll(dir)
-	files, commit, err := c.locateRows(ctx, in.Data, dir)
+	source, err := c.locateRows(ctx, in.Data, dir)
 	if err != nil {
 		return res, err
+	}
+	inferred := len(in.Data.Labels) == 0
+	if inferred {
+		if in.Data.Labels, err = c.inferLabels(ctx, in, source); err != nil {
+			return res, err
+		}
 	}
 	rejects, err := newRejects(in.Data.Rows, dir)
 	if err != nil {
 		return res, err
 	}
 	defer rejects.close()
-	rows := dataset.Read(ctx, files, readOptions(in.Data, rejects))
+	rows := dataset.Read(ctx, source.files, readOptions(in.Data, rejects))
 	spec := splitSpec(in.Data)
 	spec.TempDir, spec.Progress = dir, func(rows int64) { beat(ctx, Heartbeat{Phase: "read rows", Step: rows}) }
 	split, err := dataset.SplitRows(ctx, rows, spec)
@@ -81,7 +88,10 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 		return res, err
 	}
 	defer split.Close()
-	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Deduped: split.Deduped, Conflicts: split.Conflicts, Commit: commit}
+	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Deduped: split.Deduped, Conflicts: split.Conflicts, Commit: source.commit}
+	if inferred {
+		res.Labels = in.Data.Labels
+	}
 	if err := checkClassRows(in.Data, split.Train.LabelCounts); err != nil {
 		return res, err
 	}
@@ -109,23 +119,37 @@ func splitSpec(d recipe.Data) dataset.SplitSpec {
 }
 
 // locateRows gives the files of a recipe's source and, if there is one, of its test source.
-func (c *CPU) locateRows(ctx context.Context, d recipe.Data, dir string) (files []dataset.File, commit string, err error) {
-	files, commit, err = c.locateData(ctx, d, filepath.Join(dir, "source"))
+func (c *CPU) locateRows(ctx context.Context, d recipe.Data, dir string) (located, error) {
+	source, err := c.locateData(ctx, d, filepath.Join(dir, "source"))
 	if err != nil || d.Split.TestSource == "" {
-		return files, commit, err
+		return source, err
 	}
 	d.Source = d.Split.TestSource
-	test, _, err := c.locateData(ctx, d, filepath.Join(dir, "test-source"))
+	test, err := c.locateData(ctx, d, filepath.Join(dir, "test-source"))
 	if err != nil {
-		return nil, "", err
+		return source, err
 	}
-	for i := range files {
-		files[i].Share = dataset.TrainShare
+	for i := range source.files {
+		source.files[i].Share = dataset.TrainShare
 	}
-	for i := range test {
-		test[i].Share = dataset.TestShare
+	for i := range test.files {
+		test.files[i].Share = dataset.TestShare
 	}
-	return append(files, test...), commit, nil
+	source.files = append(source.files, test.files...)
+	return source, nil
+}
+
+// inferLabels finds the class names of a recipe that states none, and records them as the run's parameter that Plan could
+// not know.
+func (c *CPU) inferLabels(ctx context.Context, in LoadSplitInput, source located) (labels []string, err error) {
+	if labels = source.classes; labels == nil {
+		opt := readOptions(in.Data, rejects{})
+		opt.Progress = func(rows int64) { beat(ctx, Heartbeat{Phase: "read labels", Step: rows}) }
+		if labels, err = dataset.InferLabels(ctx, source.files, opt); err != nil {
+			return nil, err
+		}
+	}
+	return labels, c.Tracking.LogBatch(ctx, in.Run.MLflowRunID, mlflow.Batch{Params: map[string]string{paramLabels: id2label(labels)}})
 }
 
 // logDatasets records the shares as inputs of the MLflow run, and what the split found as its tags.

@@ -170,7 +170,7 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 func params(r recipe.Recipe) map[string]string {
 	t := r.Train
 	number := pythonFloat
-	return map[string]string{
+	all := map[string]string{
 		"num_train_epochs": strconv.Itoa(t.Epochs), "per_device_train_batch_size": strconv.Itoa(t.BatchSize),
 		"per_device_eval_batch_size": strconv.Itoa(t.EvalBatchSize), "gradient_accumulation_steps": strconv.Itoa(t.GradientAccumulationSteps),
 		"learning_rate": number(t.LearningRate), "lr_scheduler_type": t.Schedule, "warmup_steps": strconv.Itoa(t.WarmupSteps), "warmup_ratio": number(t.WarmupRatio),
@@ -179,11 +179,18 @@ func params(r recipe.Recipe) map[string]string {
 		"precision": t.Precision, "seed": strconv.FormatInt(t.Seed, 10), "max_length": strconv.Itoa(r.Tokenizer.MaxLength), "padding": r.Tokenizer.Padding,
 		"base_model": r.Model.Base, "model_revision": r.Model.Revision, "data_source": r.Data.Source, "test_fraction": number(r.Data.TestFraction),
 		"split_seed": strconv.FormatInt(r.Data.SplitSeed, 10), "shuffle_seed": strconv.FormatInt(r.Data.ShuffleSeed, 10),
-		"id2label": id2label(r.Data.Labels), "validation_fraction": number(r.Data.Validation),
+		paramLabels: id2label(r.Data.Labels), "validation_fraction": number(r.Data.Validation),
 		"metric_for_best_model": cmp.Or(r.Selection.Metric, "None"), "load_best_model_at_end": pythonRepr(r.Selection.Metric != ""),
 		"early_stopping_patience": strconv.Itoa(r.Selection.Patience),
 	}
+	if len(r.Data.Labels) == 0 { // LoadSplit will find them
+		delete(all, paramLabels)
+	}
+	return all
 }
+
+// paramLabels is the parameter of the class names in index order.
+const paramLabels = "id2label"
 
 // id2label prints the mapping as Python prints a dict.
 func id2label(labels []string) string {

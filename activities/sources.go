@@ -249,31 +249,37 @@ func (c *CPU) locateModel(ctx context.Context, m recipe.Model, temp string) (dir
 	return dir, commit, err
 }
 
-// locateData gives the local files of a source, and the commit if it is on a hub. They are named by their URIs, since
-// errors about rows repeat the names. S3's are downloaded into the new folder temp.
-func (c *CPU) locateData(ctx context.Context, d recipe.Data, temp string) (files []dataset.File, commit string, err error) {
+// locateData brings a source to local disk. Its files are named by their URIs, since errors about rows repeat the names. S3's are downloaded into the new folder temp.
+func (c *CPU) locateData(ctx context.Context, d recipe.Data, temp string) (found located, err error) {
 	switch scheme, _, _ := strings.Cut(d.Source, ":"); scheme {
 	case "hf":
-		files, commit, err = c.hubData(ctx, d)
+		found, err = c.hubData(ctx, d)
 	case "s3":
-		files, err = c.Buckets.files(ctx, d.Source, temp)
+		found.files, err = c.Buckets.files(ctx, d.Source, temp)
 	case "file":
-		files, err = c.Roots.Files(d.Source)
+		found.files, err = c.Roots.Files(d.Source)
 	default:
 		err = &dataset.SourceError{Source: d.Source, Reason: "unknown scheme, want hf://, s3:// or file:"}
 	}
-	return files, commit, refused(d.Source, err)
+	return found, refused(d.Source, err)
+}
+
+// located is a source on local disk.
+type located struct {
+	files   []dataset.File
+	commit  string   // if it is on a hub
+	classes []string // that the data set states; nil: none
 }
 
 // hubData downloads a split of a data set on a hub. Integer labels index the class names that the data set states, so the
-// recipe must state the same.
-func (c *CPU) hubData(ctx context.Context, d recipe.Data) ([]dataset.File, string, error) {
+// recipe must state the same, or none.
+func (c *CPU) hubData(ctx context.Context, d recipe.Data) (located, error) {
 	paths, classes, commit, err := c.Hub.Dataset(ctx, d.Source, hub.DefaultRevision, d.Label, beatDownload(ctx))
 	if err != nil {
-		return nil, "", err
+		return located{}, err
 	}
-	if classes != nil && !slices.Equal(classes, d.Labels) {
-		return nil, "", &dataset.SourceError{Source: d.Source, Reason: fmt.Sprintf("its column %q has the classes %q, in this order, but the recipe's data.labels are %q", d.Label, classes, d.Labels)}
+	if classes != nil && len(d.Labels) > 0 && !slices.Equal(classes, d.Labels) {
+		return located{}, &dataset.SourceError{Source: d.Source, Reason: fmt.Sprintf("its column %q has the classes %q, in this order, but the recipe's data.labels are %q", d.Label, classes, d.Labels)}
 	}
 	files := dataset.LocalFiles(paths...)
 	repo, _, _ := strings.Cut(d.Source, "?")
@@ -282,7 +288,7 @@ func (c *CPU) hubData(ctx context.Context, d recipe.Data) ([]dataset.File, strin
 			files[i].Name = repo + "/" + file
 		}
 	}
-	return files, commit, nil
+	return located{files, commit, classes}, nil
 }
 
 func beatDownload(ctx context.Context) hub.ProgressFunc {

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,5 +65,23 @@ func TestFormatsOfARecipe(t *testing.T) {
 		if res, err := b.load(t, d); err != nil || res.Train.LabelCounts[0]+res.Test.LabelCounts[0] != 2 || res.Train.NumRows+res.Test.NumRows != 4 {
 			t.Errorf("%s: %+v, %v", name, res, err)
 		}
+	}
+}
+
+// TestLabelsLeftOut: a recipe without labels gets those that the data set states, or those that are found, and the run
+// records them.
+func TestLabelsLeftOut(t *testing.T) {
+	b := newSourceBench(t)
+	b.put(t, "rows.csv", csvA+"five,eggs\nsix,eggs\n")
+	res, err := b.load(t, recipe.Data{Source: "s3://team-a/rows.csv", Labels: []string{}})
+	if want := []string{"eggs", "ham", "spam"}; err != nil || !slices.Equal(res.Labels, want) || len(res.Train.LabelCounts) != 3 {
+		t.Errorf("%+v, %v; want the labels %q", res, err, want)
+	}
+	run, err := b.cpu.Tracking.GetRun(t.Context(), b.run.MLflowRunID)
+	if err != nil || run.Params["id2label"] != "{0: 'eggs', 1: 'ham', 2: 'spam'}" {
+		t.Errorf("params %v, %v", run.Params, err)
+	}
+	if res, err := b.load(t, recipe.Data{Source: "s3://team-a/rows.csv", Labels: []string{"spam", "eggs", "ham"}}); err != nil || res.Labels != nil {
+		t.Errorf("stated labels: %+v, %v", res.Labels, err)
 	}
 }

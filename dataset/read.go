@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,15 +105,7 @@ type format interface {
 // unknown label, no text, invalid UTF-8, a NUL byte) unless opt.Rejects takes it, a [*SourceError] (an empty or unreadable
 // file, a missing column, fewer than two classes in all, too many rows rejected), an error of the file system, or ctx's.
 func Read(ctx context.Context, files []File, opt Options) iter.Seq2[Row, error] {
-	if opt.MaxRow == 0 {
-		opt.MaxRow = defaultMaxRow
-	}
-	if opt.MaxBytes == 0 {
-		opt.MaxBytes = defaultMaxBytes
-	}
-	if opt.Progress == nil {
-		opt.Progress = func(int64) {}
-	}
+	opt = opt.withDefaults()
 	return func(yield func(Row, error) bool) {
 		r := reader{Options: opt, classes: newClasses(opt.Labels), counts: make([]int64, len(opt.Labels))}
 		for _, f := range files {
@@ -128,6 +121,15 @@ func Read(ctx context.Context, files []File, opt Options) iter.Seq2[Row, error] 
 			yield(Row{}, err)
 		}
 	}
+}
+
+// withDefaults fills in what is left out.
+func (o Options) withDefaults() Options {
+	o.MaxRow, o.MaxBytes = cmp.Or(o.MaxRow, defaultMaxRow), cmp.Or(o.MaxBytes, defaultMaxBytes)
+	if o.Progress == nil {
+		o.Progress = func(int64) {}
+	}
+	return o
 }
 
 // reader is the state of one Read across its files.
@@ -245,13 +247,7 @@ func (r *reader) reject(err error, rec *record) error {
 
 // check refuses data that nothing can be learned from.
 func (r *reader) check(files []File) error {
-	name := "the source"
-	if len(files) > 0 {
-		name = files[0].Name
-	}
-	if len(files) > 1 {
-		name = fmt.Sprintf("%s and %d more", name, len(files)-1)
-	}
+	name := sourceName(files)
 	if r.Rejects != nil {
 		if err := r.Rejects.check(name, r.rows); err != nil {
 			return err
@@ -266,4 +262,15 @@ func (r *reader) check(files []File) error {
 		}
 	}
 	return nil
+}
+
+// sourceName names all files together.
+func sourceName(files []File) string {
+	switch len(files) {
+	case 0:
+		return "the source"
+	case 1:
+		return files[0].Name
+	}
+	return fmt.Sprintf("%s and %d more", files[0].Name, len(files)-1)
 }

@@ -99,15 +99,32 @@ func unreachable(err error) error {
 	return err
 }
 
-// prepare brings model and data into the store and turns text into tokens. Model and data do not wait for each other.
+// load brings model and data into the store. They do not wait for each other, unless the data says what the classes are.
+func (r *run) load(ctx workflow.Context) error {
+	fetch := func() workflow.Future {
+		return workflow.ExecuteActivity(bulk(ctx, "fetch "+r.recipe.Model.Base), cpuActivity.FetchModel,
+			activities.FetchModelInput{Run: r.id, Model: r.recipe.Model, Labels: r.recipe.Data.Labels, MaxLength: r.recipe.Tokenizer.MaxLength})
+	}
+	split := func() workflow.Future {
+		return workflow.ExecuteActivity(bulk(ctx, "load and split "+r.recipe.Data.Source), cpuActivity.LoadSplit,
+			activities.LoadSplitInput{Run: r.id, Data: r.recipe.Data})
+	}
+	if len(r.recipe.Data.Labels) == 0 {
+		if err := split().Get(ctx, &r.split); err != nil {
+			return err
+		}
+		r.recipe.Data.Labels = r.split.Labels
+		return fetch().Get(ctx, &r.model)
+	}
+	model, data := fetch(), split()
+	return first(errors.Join(model.Get(ctx, &r.model), data.Get(ctx, &r.split)))
+}
+
+// prepare brings model and data into the store and turns text into tokens.
 func (r *run) prepare(ctx workflow.Context) error {
 	r.say(ctx, "load data and base model")
-	model := workflow.ExecuteActivity(bulk(ctx, "fetch "+r.recipe.Model.Base), cpuActivity.FetchModel,
-		activities.FetchModelInput{Run: r.id, Model: r.recipe.Model, Labels: r.recipe.Data.Labels, MaxLength: r.recipe.Tokenizer.MaxLength})
-	split := workflow.ExecuteActivity(bulk(ctx, "load and split "+r.recipe.Data.Source), cpuActivity.LoadSplit,
-		activities.LoadSplitInput{Run: r.id, Data: r.recipe.Data})
-	if err := errors.Join(model.Get(ctx, &r.model), split.Get(ctx, &r.split)); err != nil {
-		return first(err)
+	if err := r.load(ctx); err != nil {
+		return err
 	}
 	r.say(ctx, "tokenize")
 	train, test := r.tokenize(ctx, r.split.Train), r.tokenize(ctx, r.split.Test)

@@ -75,3 +75,26 @@ func TestTokenizeFansOut(t *testing.T) {
 		t.Errorf("trained on %v", trained)
 	}
 }
+
+// TestLabelsOfTheData: where the recipe states no labels, the model is fetched for those that the data has.
+func TestLabelsOfTheData(t *testing.T) {
+	w := newWorld(t)
+	w.recipe.Data.Labels = nil
+	labels := []string{"eggs", "ham", "spam"}
+	w.OnActivity(cpuActivity.LoadSplit, mock.Anything, mock.Anything).Return(activities.LoadSplitResult{Labels: labels}, nil)
+	var fetched, trained []string
+	w.OnActivity(cpuActivity.FetchModel, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.FetchModelInput) (activities.FetchModelResult, error) {
+		fetched = in.Labels
+		return activities.FetchModelResult{Model: ref("model")}, nil
+	})
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		trained = in.Labels
+		return activities.TrainEpochResult{Checkpoint: ref("checkpoint")}, nil
+	})
+	w.happy()
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+	if !slices.Equal(fetched, labels) || !slices.Equal(trained, labels) {
+		t.Errorf("fetched for %q, trained on %q, want %q", fetched, trained, labels)
+	}
+}

@@ -32,7 +32,7 @@ type Data struct {
 	Format       string   `json:"format"`              // auto (by the file's name, then its content), tsv (label<TAB>text), csv, jsonl, parquet, arrow (file or stream), or folder (each file is a text, the folder it is in its label); gzip and zstd are told by content
 	Text         string   `json:"text"`                // column of the text
 	Label        string   `json:"label"`               // column of the label
-	Labels       []string `json:"labels"`              // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; required
+	Labels       []string `json:"labels"`              // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; left out, they are those, or else the labels found, sorted, which takes another pass over the data
 	TestFraction float64  `json:"test_fraction"`       // share of rows held out, more than 0 and less than 1
 	Validation   float64  `json:"validation_fraction"` // share of rows kept apart from both, [0, 1): each epoch is evaluated on it, and the test rows only once, at the end; 0: each epoch is evaluated on the test rows
 	SplitSeed    int64    `json:"split_seed"`          // decides which rows are held out

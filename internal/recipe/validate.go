@@ -47,7 +47,7 @@ func (d Data) rules(p *Problems) {
 	p.oneOf("data.format", d.Format, "auto", "tsv", "csv", "jsonl", "parquet", "arrow", "folder")
 	p.check(d.Text != "", "data.text", d.Text, "a column")
 	p.check(d.Label != "" && d.Label != d.Text, "data.label", d.Label, "a column other than data.text")
-	p.check(len(d.Labels) >= 2 && len(d.Labels) <= 1000, "data.labels", d.Labels, "2 to 1,000 class names")
+	p.check(len(d.Labels) == 0 || len(d.Labels) >= 2 && len(d.Labels) <= 1000, "data.labels", d.Labels, "none, or 2 to 1,000 class names")
 	for i, label := range d.Labels {
 		path := fmt.Sprintf("data.labels[%d]", i)
 		p.check(isText(label, 250), path, label, "1 to 250 printable characters")
@@ -157,7 +157,7 @@ func (l LoadTest) rules(p *Problems) {
 func (r Recipe) crossRules(p *Problems) {
 	for i, e := range r.Examples {
 		p.check(e.Text != "", fmt.Sprintf("examples[%d].text", i), e.Text, "a text")
-		p.check(slices.Contains(r.Data.Labels, e.Label), fmt.Sprintf("examples[%d].label", i), e.Label, "one of data.labels")
+		p.check(e.Label != "" && (len(r.Data.Labels) == 0 || slices.Contains(r.Data.Labels, e.Label)), fmt.Sprintf("examples[%d].label", i), e.Label, "one of data.labels")
 	}
 	if r.Selection.Metric != "" && r.Data.Validation == 0 {
 		p.add("data.validation_fraction", "0", "more than 0, since selection.metric must not be measured on the test rows")

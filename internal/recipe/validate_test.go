@@ -19,7 +19,7 @@ func TestDataRules(t *testing.T) {
 		{"data.format", []string{`"auto"`, `"tsv"`, `"csv"`, `"jsonl"`, `"parquet"`, `"arrow"`, `"folder"`}, []string{`""`, `"CSV"`, `"xml"`}},
 		{"data.text", []string{`"sms"`}, []string{`""`}},
 		{"data.label", []string{`"class"`}, []string{`""`, `"text"`}},
-		{"data.labels", []string{`["a", "b", "c"]`}, []string{`[]`, `["a"]`, `null`}},
+		{"data.labels", []string{`["a", "b", "c"]`}, []string{`["a"]`, `null`}},
 		{"data.test_fraction", []string{`0.5`, `1e-3`}, []string{`0`, `1`, `-0.1`, `2`}},
 		{"data.csv.delimiter", []string{`";"`, `"\t"`}, []string{`""`, `", "`, `"\n"`, `"é"`}},
 		{"data.csv.quote", []string{`""`, `"'"`}, []string{`","`, `"''"`}},
