@@ -27,7 +27,8 @@ type settings struct {
 	LearningRate        float64
 	LoggingSteps        int64
 	MaxLength           int
-	Jobs                int // seeds raced at a time
+	Jobs                int  // seeds raced at a time
+	Bf16                bool // our bf16 against our fp32, instead of our fp32 against Trainer
 }
 
 // defaults let five seeds of both sides take minutes on two cores: a quarter of the training rows once, all test rows.
@@ -150,21 +151,35 @@ func (b *accuracy) race(ctx context.Context) error {
 			b.pairs[i] = p
 			printing.Lock()
 			defer printing.Unlock()
-			return json.NewEncoder(b.out).Encode(p.line())
+			return json.NewEncoder(b.out).Encode(b.named(p.line()))
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return json.NewEncoder(b.out).Encode(b.mean())
+	return json.NewEncoder(b.out).Encode(b.named(b.mean()))
+}
+
+// named gives a line the case that was run.
+func (b *accuracy) named(l line) line {
+	if b.settings.Bf16 {
+		l.Case = "accuracy_minilm_sms_bf16"
+	}
+	return l
 }
 
 // seed runs both sides of the i-th pair.
 func (b *accuracy) seed(ctx context.Context, dir string, i int) (pair, error) {
 	p := pair{Seed: i + 1}
+	ours := func(o *outcome, precision string) func() error {
+		return func() (err error) { *o, err = b.ours(ctx, int64(p.Seed), precision); return err }
+	}
 	sides := []func() error{
-		func() (err error) { p.Ours, err = b.ours(ctx, int64(p.Seed)); return err },
+		ours(&p.Ours, "fp32"),
 		func() (err error) { p.Peer, err = b.peer(ctx, dir, int64(p.Seed)); return err },
+	}
+	if b.settings.Bf16 {
+		sides = []func() error{ours(&p.Ours, "bf16"), ours(&p.Peer, "fp32")}
 	}
 	return p, errors.Join(sides[i%2](), sides[(i+1)%2]())
 }

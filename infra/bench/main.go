@@ -81,6 +81,7 @@ func runAccuracy(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&c.TestRows, "test-rows", c.TestRows, "test rows taken")
 	flags.Float64Var(&c.LearningRate, "lr", c.LearningRate, "learning rate at the start")
 	flags.IntVar(&c.Jobs, "jobs", c.Jobs, "seeds raced at a time, each with GOMAXPROCS threads")
+	flags.BoolVar(&c.Bf16, "bf16", false, "compare our bf16 with our fp32, and write no page")
 	runs := flags.String("runs", "", "file for all runs and their loss curves, as JSON")
 	docs := flags.String("docs", filepath.Join(at.root, "docs", "benchmarks"), "folder of the page and its picture")
 	model := flags.String("model", at.model, "base model")
@@ -110,6 +111,9 @@ func runAccuracy(ctx context.Context, args []string, out io.Writer) error {
 		if err := errors.Join(err, os.WriteFile(*runs, text, 0o644)); err != nil {
 			return err
 		}
+	}
+	if c.Bf16 {
+		return nil
 	}
 	return b.publish(*docs)
 }

@@ -26,11 +26,11 @@ func (b *accuracy) plan(seed int64) train.Plan {
 }
 
 // ours trains with engine and loop, without a store: what an activity does between two checkpoints.
-func (b *accuracy) ours(ctx context.Context, seed int64) (o outcome, err error) {
+func (b *accuracy) ours(ctx context.Context, seed int64, precision string) (o outcome, err error) {
 	// TrainingArguments' own defaults, spelled out.
 	eng, err := open(ctx, train.Spec{
 		ModelDir: b.model, Labels: labels, MaxLength: b.settings.MaxLength, Padding: "longest", BatchSize: b.settings.Batch, EvalBatch: evalBatch,
-		Precision: "fp32", Seed: seed, AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
+		Precision: precision, Seed: seed, AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1,
 	})
 	if err != nil {
 		return o, err
