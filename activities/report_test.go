@@ -335,6 +335,17 @@ func TestReportOutlivesAnOutage(t *testing.T) {
 	}
 }
 
+// TestReportIntoAStoreThatRefuses: retrying a refusal does not help; the workflow goes on without a report.
+func TestReportIntoAStoreThatRefuses(t *testing.T) {
+	r := newReporting(t, some())
+	r.mlflow.Inject("PUT api/2.0/mlflow-artifacts/artifacts", mlflowtest.Fault{Status: 403, Body: `{"error_code": "PERMISSION_DENIED", "message": "read-only bucket"}`})
+	_, err := r.report(t)
+	wantType(t, err, TypeTrackingRejected, false)
+	if !strings.Contains(err.Error(), "read-only bucket") {
+		t.Errorf("error = %v, want the server's words", err)
+	}
+}
+
 func TestReportOfOtherRows(t *testing.T) {
 	r, other := newReporting(t, some()), some()
 	other.rows[1].Index = 1234
