@@ -31,7 +31,8 @@ const usage = `usage: local VERB [flags]
 
 State lies below $XDG_STATE_HOME/duratune/$DURATUNE_INSTANCE (default: "default"), installations below
 $XDG_CACHE_HOME/duratune. Ports: DURATUNE_PORT_TEMPORAL (7233), DURATUNE_PORT_TEMPORAL_UI (8233),
-DURATUNE_PORT_S3 (7070), DURATUNE_PORT_MLFLOW (5050); 0 is a free one.
+DURATUNE_PORT_S3 (7070), DURATUNE_PORT_MLFLOW (5050), DURATUNE_PORT_CPU_METRICS (9464), DURATUNE_PORT_GPU_METRICS (9465);
+0 is a free one.
 `
 
 // verbs are what the program can do, by name.

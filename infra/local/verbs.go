@@ -112,6 +112,7 @@ func (a *app) printStatus(ctx context.Context) error {
 	}
 	where := map[string]string{
 		stack.Temporal: in.TemporalAddress() + ", Web UI " + in.TemporalUI(), stack.S3: in.S3URL(), stack.MLflow: in.MLflowURL(),
+		stack.CPUWorker: "metrics " + in.CPUMetricsURL(), stack.GPUWorker: "metrics " + in.GPUMetricsURL(),
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROCESS\tSTATE\tPID\tFOR\tRESTARTS\tWHERE")
