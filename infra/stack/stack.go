@@ -34,6 +34,8 @@ type Config struct {
 	Workers    string      // folder of the worker binaries cpu and gpu; empty for none
 	GPUWorkers int         // how many; 0 means 1
 	WorkerEnv  []string    // "KEY=value" for the workers besides the instance's own, e.g. a proxy before the store
+	MLflowArgs []string    // for the MLflow server besides the instance's own, e.g. --app-name basic-auth
+	MLflowEnv  []string    // "KEY=value" for it
 }
 
 // startTime bounds the wait for the servers and for the workers, each. A loaded machine takes long to import MLflow.
