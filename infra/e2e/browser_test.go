@@ -151,14 +151,14 @@ func (w *world) seePages(t *testing.T, b *browser, id, runID string, res workflo
 	accuracy := fmt.Sprintf("%.4f", res.Epochs[0].Accuracy)
 	for _, l := range []look{
 		{name: "temporal-history", url: execution + "/history", texts: []string{"FineTune", "Completed", "epoch 1/2", "validate epoch 2/2", "load test"}},
-		{name: "temporal-details", url: execution + "/metadata", texts: []string{"train loss", accuracy, "MLflow run"}},
+		{name: "temporal-details", url: execution + "/user-metadata", texts: []string{"train loss", accuracy, "MLflow run"}},
 		{name: "mlflow-run", url: mlrun, texts: []string{"Description", "train loss", accuracy, "Test set", "Load test", "Promotion", "learning_rate"}},
-		{name: "mlflow-curves", url: mlrun + "/model-metrics", texts: []string{"loss", "eval_f1", "learning_rate", "grad_norm"}},
+		{name: "mlflow-curves", url: mlrun + "/model-metrics", texts: []string{"p99_ms", "epoch", "eval_accuracy", "eval_f1"}},
 		{name: "mlflow-system", url: mlrun + "/system-metrics", texts: []string{"system/cpu_utilization_percentage"}},
 		{name: "mlflow-confusion", url: mlrun + "/artifacts/plots/confusion.png", texts: []string{"plots", "recipe.json", "predictions"}, images: 1},
 		{name: "mlflow-training-curves", url: mlrun + "/artifacts/plots/curves.png", texts: []string{"curves.png"}, images: 1},
 		{name: "mlflow-mistakes", url: mlrun + "/artifacts/predictions/most_confident_mistakes.json", texts: []string{"most_confident_mistakes.json"}},
-		{name: "mlflow-model", url: model, texts: []string{"fine_tuned", "Ready", "test_f1", "pages"}},
+		{name: "mlflow-model", url: model, texts: []string{"fine_tuned", "Ready", "test_f1", res.RegisteredModel}},
 		{name: "mlflow-version", url: fmt.Sprintf("%s/#/models/%s/versions/%s", w.MLflowURL(), res.RegisteredModel, res.Version), texts: []string{"Version " + res.Version, res.Alias, "gate", "passed"}},
 	} {
 		t.Run(l.name, func(t *testing.T) { b.see(t, l) })
