@@ -45,7 +45,11 @@ func (f *fakeEngine) Step(_ context.Context, step int64, lr float64, b train.Bat
 		}
 		f.weight += float32(lr) * f.moment
 	}
-	f.stats = append(f.stats, train.StepStats{Step: step, Loss: f.weight, GradNorm: f.moment, Finite: finite})
+	stats := train.StepStats{Step: step, Loss: f.weight, GradNorm: f.moment, Finite: finite}
+	if !finite {
+		stats.Loss, stats.GradNorm = float32(math.NaN()), float32(math.Inf(1))
+	}
+	f.stats = append(f.stats, stats)
 	return nil
 }
 

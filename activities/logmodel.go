@@ -161,5 +161,9 @@ func baseName(uri string) string {
 
 // upload writes a small artifact.
 func (c *CPU) upload(ctx context.Context, artifactURI, name string, body []byte) error {
-	return c.Tracking.UploadArtifact(ctx, artifactURI, name, bytes.NewReader(body), int64(len(body)), nil)
+	return upload(ctx, c.Tracking, artifactURI, name, body)
+}
+
+func upload(ctx context.Context, tracking *mlflow.Client, artifactURI, name string, body []byte) error {
+	return tracking.UploadArtifact(ctx, artifactURI, name, bytes.NewReader(body), int64(len(body)), nil)
 }

@@ -170,6 +170,9 @@ func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State,
 	if failed := e.saved(); failed != nil {
 		err = failed // what ended the training, or what makes its interruption no clean one
 	}
+	if diverged, ok := errors.AsType[*train.NotFiniteError](err); ok {
+		err = e.keepCapsule(ctx, state, diverged)
+	}
 	return state, err
 }
 

@@ -255,18 +255,6 @@ func TestThreeFailuresFromOneStepAreNoProgress(t *testing.T) {
 	wantType(t, err, TypeNoProgress, false)
 }
 
-func TestDivergedRunNamesItsRowsAndKeepsItsWeights(t *testing.T) {
-	b := newBench(t)
-	b.prepare = func(e *fakeEngine) { e.nanAt = 5 }
-	_, err := b.train(t, b.input)
-	wantType(t, err, TypeLossNotFinite, false)
-	var app *temporal.ApplicationError
-	var details train.NotFiniteError
-	if !errors.As(err, &app) || app.Details(&details) != nil || details.Step != 5 || len(details.Rows) != 8 {
-		t.Errorf("details %+v, want step 5 and its 8 rows", details)
-	}
-}
-
 func TestResetIsRefused(t *testing.T) {
 	b := newBench(t)
 	b.input.Run.WorkflowRunID = "the-original-execution"

@@ -13,11 +13,11 @@ var ErrInterrupted = errors.New("interrupted after a checkpoint")
 
 // NotFiniteError says that a step's loss or gradient norm was NaN or infinite. The weights are those before that step.
 type NotFiniteError struct {
-	Step         int64 // 0-based
-	Loss         float32
-	GradNorm     float32
-	LearningRate float64
-	Rows         []int64 // row numbers of the batch
+	Step         int64   `json:"step"` // 0-based
+	Loss         Real    `json:"loss"`
+	GradNorm     Real    `json:"grad_norm"`
+	LearningRate float64 `json:"learning_rate"`
+	Rows         []int64 `json:"rows"` // row numbers of the batch, in order
 }
 
 // Error names the step and its numbers; the rows are in the struct.
@@ -170,7 +170,7 @@ func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
 	r.synced = now
 	for _, s := range stats {
 		if !s.Finite {
-			return nil, &NotFiniteError{Step: s.Step, Loss: s.Loss, GradNorm: s.GradNorm, LearningRate: r.plan.Schedule.At(s.Step), Rows: r.batch(s.Step).Rows}
+			return nil, &NotFiniteError{Step: s.Step, Loss: Real(s.Loss), GradNorm: Real(s.GradNorm), LearningRate: r.plan.Schedule.At(s.Step), Rows: r.batch(s.Step).Rows}
 		}
 		r.st.Step++
 		r.st.WindowLoss += float64(s.Loss)

@@ -1,0 +1,7 @@
+//go:build torch
+
+package main
+
+import "github.com/duratune/duratune/internal/engine"
+
+var open = engine.Open
