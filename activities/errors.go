@@ -26,7 +26,8 @@ type forkError struct{ owner, workflow string }
 
 func (e *forkError) Error() string {
 	return fmt.Sprintf("this execution is a reset of %s, whose MLflow run and checkpoints belong to execution %s; "+
-		"start the recipe anew instead: temporal workflow start --type FineTune --task-queue %s --workflow-id <new id> --input-file <recipe>", e.workflow, e.owner, Queue)
+		"start the recipe anew instead, with \"resume_from\": {\"run\": \"<MLflow run id>\", \"epoch\": <n>} to reuse its epochs: "+
+		"temporal workflow start --type FineTune --task-queue %s --workflow-id <new id> --input-file <recipe>", e.workflow, e.owner, Queue)
 }
 
 // noProgressError says that the same step failed time and again.
@@ -65,6 +66,7 @@ var rules = []rule{
 	{kind: TypeForkByReset, match: as[*forkError]},
 	{kind: TypeNoProgress, match: as[*noProgressError]},
 	{kind: TypeInvalidRecipe, match: as[recipe.Problems]},
+	{kind: TypeResumeRefused, match: as[*resumeError]},
 	{kind: TypeLossNotFinite, match: as[*train.NotFiniteError]},
 	{kind: TypeInterrupted, retry: true, match: is(train.ErrInterrupted)},
 	{kind: TypeLibtorchMissing, match: is(train.ErrNoLibtorch)},

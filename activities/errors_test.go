@@ -43,6 +43,7 @@ func TestRules(t *testing.T) {
 		{&forkError{"a", "b"}, TypeForkByReset, once},
 		{&noProgressError{1, 3, train.ErrDevice}, TypeNoProgress, once},
 		{recipe.Problems{{Path: "name"}}, TypeInvalidRecipe, once},
+		{&resumeError{"x"}, TypeResumeRefused, once},
 		{&train.NotFiniteError{}, TypeLossNotFinite, once},
 		{train.ErrInterrupted, TypeInterrupted, again},
 		{train.ErrNoLibtorch, TypeLibtorchMissing, once},

@@ -9,6 +9,7 @@ const (
 // Error types on the wire. Callers branch on these, never on an error's text.
 const (
 	TypeInvalidRecipe       = "InvalidRecipe"       // the recipe; details list every problem
+	TypeResumeRefused       = "ResumeRefused"       // resume_from names what this recipe cannot go on from
 	TypeDatasetInvalid      = "DatasetInvalid"      // the data; the message names file, row and column
 	TypeModelIncompatible   = "ModelIncompatible"   // the base model; the message names file and tensor or field
 	TypeArtifactMissing     = "ArtifactMissing"     // an object of the run is gone

@@ -59,6 +59,9 @@ const (
 	tagError         = "duratune.error"
 )
 
+// recipePath is where a run's frozen recipe lies among its artifacts.
+const recipePath = "recipe.json"
+
 // PlanInput is the raw recipe.
 type PlanInput struct {
 	Run       Run             `json:"run"`
@@ -71,7 +74,8 @@ type PlanInput struct {
 type PlanResult struct {
 	Run              Run           `json:"run"`
 	Recipe           recipe.Recipe `json:"recipe"`
-	RunURL           string        `json:"run_url"` // of the run in MLflow's UI
+	RunURL           string        `json:"run_url"`         // of the run in MLflow's UI
+	Resume           artifact.Ref  `json:"resume,omitzero"` // checkpoint that the first epoch begins at; zero: the base model
 	SearchAttributes bool          `json:"search_attributes"`
 	GPUPollers       int           `json:"gpu_pollers"`
 }
@@ -106,6 +110,9 @@ func (c *CPU) Plan(ctx context.Context, in PlanInput) (res PlanResult, err error
 	}
 	if res.SearchAttributes, err = c.Cluster.HasSearchAttributes(ctx, "DuratuneModel", "DuratuneAccuracy"); err != nil {
 		return res, fmt.Errorf("search attributes: %w", err)
+	}
+	if res.Resume, err = c.resumeFrom(ctx, r); err != nil {
+		return res, err
 	}
 	return res, c.openRun(ctx, in, &res)
 }
@@ -144,6 +151,9 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 		tagWorkflowID: info.WorkflowExecution.ID, tagWorkflowRunID: in.Run.WorkflowRunID,
 		tagCluster: cluster, tagNamespace: info.Namespace, tagVersion: buildVersion(),
 	}
+	if from := r.ResumeFrom; from.Run != "" {
+		tags[tagParent], tags[tagResumedFrom] = from.Run, fmt.Sprintf("epoch %d of run %s", from.Epoch, from.Run)
+	}
 	if url := c.workflowURL(ctx, in.Run); url != "" {
 		tags[tagWorkflowURL] = url
 	}
@@ -163,7 +173,7 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 	if err != nil {
 		return fmt.Errorf("recipe: %w", err)
 	}
-	return c.upload(ctx, run.ArtifactURI, "recipe.json", body)
+	return c.upload(ctx, run.ArtifactURI, recipePath, body)
 }
 
 // params are the recipe by the names that Trainer and MLflow's autologging use.

@@ -21,7 +21,7 @@ func (e *epoch) save(ctx context.Context, st train.State, complete bool) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint at step %d: %w", st.Step, err)
 	}
-	c := train.Checkpoint{RunKey: e.in.Run.Key, Epoch: e.in.Epoch, Complete: complete, State: st, Identity: e.engine.Identity(), Lineage: e.from.Lineage}
+	c := train.Checkpoint{RunKey: e.in.Run.Key, Tokens: e.in.Tokens.SHA256, Epoch: e.in.Epoch, Complete: complete, State: st, Identity: e.engine.Identity(), Lineage: e.from.Lineage}
 	if e.from.Version > 0 && e.from.Identity != c.Identity {
 		c.Lineage++
 	}

@@ -110,6 +110,9 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 			return err
 		}
 	}
+	if e.from.Version > 0 && e.from.RunKey != e.in.Run.Key && e.from.Tokens != e.in.Tokens.SHA256 {
+		return &resumeError{"the rows or their tokens are not those that the run to go on from was trained on"}
+	}
 	e.last.set(ref, e.from)
 	e.engine, err = e.GPU.engine(ctx, e.in.Session, ref, true)
 	return err

@@ -49,7 +49,7 @@ func FineTune(ctx workflow.Context, raw json.RawMessage) (res Result, err error)
 	if err := r.prepare(ctx); err != nil { // FetchModel, LoadSplit, Tokenize
 		return Result{}, err
 	}
-	for epoch := 1; r.trains(epoch); epoch++ {
+	for epoch := r.first(); r.trains(epoch); epoch++ {
 		if err := r.trainEpoch(ctx, epoch); err != nil {
 			return Result{}, err
 		}

@@ -110,6 +110,28 @@ func TestFineTuneRunsTheChain(t *testing.T) {
 	w.ended(t, activities.RunFinished, "passed")
 }
 
+// TestForkTrainsTheEpochsThatAreLeft: a run that goes on from another one's second epoch begins with its third.
+func TestForkTrainsTheEpochsThatAreLeft(t *testing.T) {
+	w := newWorld(t)
+	w.recipe.Train.Epochs, w.recipe.ResumeFrom = 4, recipe.ResumeFrom{Run: "parent", Epoch: 2}
+	planned := w.planned()
+	planned.Resume = ref("end of the parent's epoch 2")
+	w.OnActivity(cpuActivity.Plan, mock.Anything, mock.Anything).Return(planned, nil)
+	var epochs []activities.TrainEpochInput
+	w.OnActivity(gpuActivity.TrainEpoch, mock.Anything, mock.Anything).Return(func(_ context.Context, in activities.TrainEpochInput) (activities.TrainEpochResult, error) {
+		epochs = append(epochs, in)
+		return activities.TrainEpochResult{Checkpoint: ref("own")}, nil
+	})
+	w.happy()
+	w.run()
+	require.NoError(t, w.GetWorkflowError())
+	require.Len(t, epochs, 2)
+	if epochs[0].Epoch != 3 || epochs[0].Checkpoint != planned.Resume || epochs[1].Epoch != 4 || epochs[1].Checkpoint != ref("own") {
+		t.Errorf("trained epoch %d from %v and epoch %d from %v, want 3 from the parent's checkpoint and 4 from its own",
+			epochs[0].Epoch, epochs[0].Checkpoint, epochs[1].Epoch, epochs[1].Checkpoint)
+	}
+}
+
 func TestFineTuneEndsTheRunAsTheWorkflowEnds(t *testing.T) {
 	fatal := func(kind string) error { return temporal.NewNonRetryableApplicationError("because", kind, nil) }
 	tests := []struct {

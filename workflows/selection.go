@@ -20,16 +20,19 @@ type candidate struct {
 // sealed reports whether epochs are evaluated on a share of their own, so that the test rows are seen once, at the end.
 func (r *run) sealed() bool { return r.split.Validation.NumRows > 0 }
 
+// first is the first epoch to be trained: those before it come from another run.
+func (r *run) first() int { return r.recipe.ResumeFrom.Epoch + 1 }
+
 // trains reports whether the epoch is to be trained: until the last one, until someone stops the training, or until
 // patience is over.
 func (r *run) trains(epoch int) bool {
-	return epoch == 1 || epoch <= r.recipe.Train.Epochs && r.steering.stop == "" && !r.impatient()
+	return epoch == r.first() || epoch <= r.recipe.Train.Epochs && r.steering.stop == "" && !r.impatient()
 }
 
 // impatient reports whether the last epochs brought nothing better.
 func (r *run) impatient() bool {
 	patience := r.recipe.Selection.Patience
-	return patience > 0 && len(r.result.Epochs)-r.best.epoch >= patience
+	return patience > 0 && r.status.Epoch-r.best.epoch >= patience
 }
 
 // choose ends the training with the checkpoint that becomes the model: the last one, or the best, as the recipe or whoever

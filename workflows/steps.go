@@ -76,7 +76,7 @@ func (r *run) plan(ctx workflow.Context, raw json.RawMessage) error {
 	}
 	r.mlflow = true
 	r.id, r.recipe, r.searchAttrs = plan.Run, plan.Recipe, plan.SearchAttributes
-	r.microStep = plan.Recipe.Train.BatchSize
+	r.microStep, r.checkpoint = plan.Recipe.Train.BatchSize, plan.Resume
 	r.result = Result{MLflowRunID: plan.Run.MLflowRunID, MLflowRunURL: plan.RunURL, ExperimentID: plan.Run.ExperimentID, Epochs: []Epoch{}}
 	r.status.Name, r.status.Epochs, r.status.MLflowRunID = plan.Recipe.Name, plan.Recipe.Train.Epochs, plan.Run.MLflowRunID
 	if plan.GPUPollers == 0 {

@@ -115,7 +115,7 @@ func TestDecodeReportsEverything(t *testing.T) {
 		"examples[1].weight: unknown key, known are text, label",
 		`load_test.max_p99: got 250, want a duration such as "90s" or "1h30m"`,
 		`load_test.duration: got "ten", want a duration such as "90s" or "1h30m"`,
-		"zebra: unknown key, known are name, experiment, data, model, tokenizer, train, selection, examples, signature, tracking, load_test, checkpoint, limits",
+		"zebra: unknown key, known are name, experiment, data, model, tokenizer, train, selection, examples, signature, tracking, load_test, checkpoint, limits, resume_from",
 		`name: got "two words", want 1 to 100 letters, digits, '.', '_' and '-'`,
 		`data.labels[1]: got "ham", want each label once`,
 		`data.labels[2]: got "", want 1 to 250 printable characters`,

@@ -24,6 +24,7 @@ type Recipe struct {
 	LoadTest   LoadTest   `json:"load_test"`
 	Checkpoint Checkpoint `json:"checkpoint"`
 	Limits     Limits     `json:"limits"`
+	ResumeFrom ResumeFrom `json:"resume_from"`
 }
 
 // Data says where the rows come from and how they are split.
@@ -151,6 +152,13 @@ type LoadTest struct {
 type Checkpoint struct {
 	EverySteps int `json:"every_steps"` // 0: at the end of each epoch only
 	Keep       int `json:"keep"`        // latest epochs whose checkpoint is kept, besides the best one, at least 1
+}
+
+// ResumeFrom starts where an epoch of another run ended, which must have had the same data, model, tokenizer, seed and rows a
+// step; epochs, learning rate and the rest may differ.
+type ResumeFrom struct {
+	Run   string `json:"run"`   // id of its MLflow run; empty: start with the base model
+	Epoch int    `json:"epoch"` // that run's last epoch to be reused, less than train.epochs; its checkpoint must have been kept
 }
 
 // Limits bound the run.

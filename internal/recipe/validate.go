@@ -17,6 +17,7 @@ func (r Recipe) Validate() error { return r.rules().err() }
 var (
 	namePattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
 	aliasPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	runPattern   = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	// versionPattern is what MLflow keeps for itself.
 	versionPattern = regexp.MustCompile(`^(latest|[vV][0-9]+)$`)
 )
@@ -38,6 +39,7 @@ func (r Recipe) rules() Problems {
 	p.check(r.Checkpoint.EverySteps >= 0, "checkpoint.every_steps", r.Checkpoint.EverySteps, ">= 0")
 	p.check(r.Checkpoint.Keep >= 1, "checkpoint.keep", r.Checkpoint.Keep, ">= 1")
 	p.check(r.Limits.MaxWallTime > 0, "limits.max_wall_time", r.Limits.MaxWallTime, "> 0")
+	r.ResumeFrom.rules(&p, r.Train.Epochs)
 	r.crossRules(&p)
 	return p
 }
@@ -61,6 +63,17 @@ func (d Data) rules(p *Problems) {
 	d.CSV.rules(p)
 	d.Split.rules(p, d.Format)
 	d.Rows.rules(p)
+}
+
+func (f ResumeFrom) rules(p *Problems, epochs int) {
+	if f.Run == "" {
+		p.check(f.Epoch == 0, "resume_from.epoch", f.Epoch, "0, since resume_from.run is empty")
+		return
+	}
+	p.check(runPattern.MatchString(f.Run), "resume_from.run", f.Run, "an MLflow run id of 32 hexadecimal digits")
+	if !p.has("train.epochs") && !p.has("resume_from.run") {
+		p.check(f.Epoch >= 1 && f.Epoch < epochs, "resume_from.epoch", f.Epoch, "at least 1 and less than train.epochs")
+	}
 }
 
 func (c CSV) rules(p *Problems) {

@@ -81,6 +81,8 @@ func TestRules(t *testing.T) {
 		{"checkpoint.every_steps", []string{`0`, `100`}, []string{`-1`}},
 		{"checkpoint.keep", []string{`1`, `3`}, []string{`0`}},
 		{"limits.max_wall_time", []string{`"1m"`}, []string{`"0s"`, `"-1h"`}},
+		{"resume_from.run", []string{`""`}, []string{`"a"`, `7`}},
+		{"resume_from.epoch", []string{`0`}, []string{`1`, `-1`}},
 	})
 }
 
