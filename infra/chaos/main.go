@@ -16,6 +16,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,12 +31,16 @@ func main() {
 	n := flag.Int("n", 20, "trials")
 	first := flag.Int("first", 1, "number of the first trial")
 	seed := flag.Uint64("seed", 1, "decides faults and moments")
-	only := flag.String("only", "", "run this fault alone, e.g. kill-gpu-worker")
+	only := flag.String("only", "", "these faults alone, separated by commas, e.g. kill-gpu-worker,zombie")
 	state := flag.String("state", "", "folder for state and logs (default a temporary one, removed if all pass)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	failed, err := run(ctx, options{n: *n, first: *first, seed: *seed, only: *only, state: *state})
+	faults, err := choose(*only)
+	failed := 0
+	if err == nil {
+		failed, err = run(ctx, options{n: *n, first: *first, seed: *seed, faults: faults, state: *state})
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(2)
@@ -47,7 +53,7 @@ func main() {
 type options struct {
 	n, first int
 	seed     uint64
-	only     string
+	faults   []fault
 	state    string
 }
 
@@ -94,7 +100,7 @@ func run(ctx context.Context, o options) (failed int, err error) {
 		fmt.Printf("logs are in %s; a trial alone: go tool task chaos N=1 SEED=%d FIRST=<trial>\n", filepath.Join(o.state, "log"), o.seed)
 	}
 	fmt.Printf("%d passed, %d failed\n", all.passed(), all.failed())
-	return all.failed(), nil
+	return all.failed(), all.save(os.Getenv("DURATUNE_TOTALS"))
 }
 
 // open sets up, starts the stack with a proxy before the store, and returns what undoes it.
@@ -149,16 +155,26 @@ func open(ctx context.Context, o *options) (*arena, func(clean bool) error, erro
 	return a, done, nil
 }
 
-// newTrial draws the fault and its moment from (seed, trial). Each row of len(faults) trials has every fault once.
-func newTrial(a *arena, o options, i int) *trial {
-	row, column := (i-1)/len(faults), (i-1)%len(faults) // trials count from 1
-	drawn := rand.New(rand.NewPCG(o.seed, uint64(row))).Perm(len(faults))
-	f := faults[drawn[column]]
-	for _, candidate := range faults {
-		if candidate.name == o.only {
-			f = candidate
-		}
+// choose picks faults by name; no name is all of them.
+func choose(names string) ([]fault, error) {
+	if names == "" {
+		return faults, nil
 	}
+	var chosen []fault
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no fault is named %q", name)
+		}
+		chosen = append(chosen, faults[i])
+	}
+	return chosen, nil
+}
+
+// newTrial draws the fault and its moment from (seed, trial). Each row of len(o.faults) trials has every fault once.
+func newTrial(a *arena, o options, i int) *trial {
+	row, column := (i-1)/len(o.faults), (i-1)%len(o.faults) // trials count from 1
+	f := o.faults[rand.New(rand.NewPCG(o.seed, uint64(row))).Perm(len(o.faults))[column]]
 	return &trial{arena: a, id: fmt.Sprintf("chaos/%d/%d", o.seed, i), fault: f, rng: rand.New(rand.NewPCG(o.seed+1, uint64(i)))}
 }
 
