@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/duratune/duratune/activities"
 	"github.com/duratune/duratune/internal/artifact"
@@ -37,6 +38,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	w := &world{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment()}
+	w.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // a second is nothing on a loaded machine
 	Register(w)
 	w.RegisterActivity(&activities.CPU{})
 	w.RegisterActivity(&activities.GPU{})
