@@ -67,8 +67,8 @@ func TestOlderServerWithAuth(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			app := failure(t, w.start(t, "finetune/e2e/denied/"+strings.ReplaceAll(tt.name, " ", "-"), w.duel(t, tt.changes)))
 			t.Logf("%s: %s", app.Type(), app.Message())
-			if app.Type() != activities.TypeTrackingRejected || !app.NonRetryable() || !strings.Contains(app.Message(), "403") || !strings.Contains(app.Message(), "permission") {
-				t.Errorf("%s: %s, want %s that says 403 and permission", app.Type(), app.Message(), activities.TypeTrackingRejected)
+			if app.Type() != activities.TypeTrackingRejected || !app.NonRetryable() || !strings.Contains(app.Message(), "403: Permission denied (this user may not") {
+				t.Errorf("%s: %s, want %s that says 403, why and what to do", app.Type(), app.Message(), activities.TypeTrackingRejected)
 			}
 		})
 	}

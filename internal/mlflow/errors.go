@@ -109,6 +109,8 @@ func (e *Error) hint() string {
 		return "start the server with --allowed-hosts naming this host"
 	case e.Status == http.StatusUnauthorized:
 		return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+	case e.Status == http.StatusForbidden && e.Code == "" && strings.Contains(strings.ToLower(e.Message), "permission denied"):
+		return "this user may not: ask for permission to edit the experiment or the registered model"
 	case e.Status == http.StatusNotFound && e.Code == "":
 		return "no such route: MLFLOW_TRACKING_URI must be the address of an MLflow 3 server, path prefix included"
 	case e.Status >= 300 && e.Status < 400:

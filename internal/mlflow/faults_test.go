@@ -342,3 +342,18 @@ func TestServerVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsSayWhatToDo: who meets an error first is told what to do about it.
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	for says, fault := range map[string]mlflowtest.Fault{
+		"status 403: Permission denied (this user may not: ask for permission": {Status: 403, Body: "Permission denied"},
+		"set MLFLOW_TRACKING_USERNAME":                                         {Status: 401, Body: "You are not authenticated."},
+	} {
+		s := mlflowtest.New(t, mlflowtest.Options{})
+		s.Inject("GET api/2.0/mlflow/logged-models", fault)
+		_, err := connect(t, s.URL()).GetModel(t.Context(), "m-1")
+		if !errors.Is(err, mlflow.ErrRejected) || !strings.Contains(err.Error(), says) {
+			t.Errorf("error %v, want it refused, saying %q", err, says)
+		}
+	}
+}
