@@ -132,6 +132,7 @@ var faults = []fault{
 	{name: "s3-truncates", when: training(), strike: truncate},
 	{name: "disk-full", when: training(), strike: fillDisk},
 	{name: "zombie", when: training(), strike: zombie},
+	{name: "hung-step", when: training(), strike: hang},
 	{name: "cancel", when: training(), strike: cancel, ends: mlflow.Killed},
 	{name: "terminate", when: training(), strike: terminate, ends: mlflow.Killed},
 }

@@ -180,9 +180,10 @@ func newTrial(a *arena, o options, i int) *trial {
 
 // skipped reports, and says, that this machine cannot have the fault.
 func (t *trial) skipped() bool {
-	if t.fault.name != "disk-full" || t.disk.mounted {
+	rootOnly := t.fault.name == "disk-full" || t.fault.name == "hung-step" // mounting a disk and tracing a thread
+	if !rootOnly || t.disk.mounted {
 		return false
 	}
-	fmt.Printf("%s: skipped disk-full, which takes root to mount a small disk\n", t.id)
+	fmt.Printf("%s: skipped %s, which takes root\n", t.id, t.fault.name)
 	return true
 }
