@@ -165,7 +165,7 @@ func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State,
 	state, err := train.Epoch(training, e.engine, e.plan, tokens, e.in.Epoch-1, state, train.Hooks{
 		Points: e.track.add, Progress: func(p train.Progress) { e.progress(ctx, p) },
 		Checkpoint:  func(_ context.Context, st train.State) error { return e.save(ctx, st, false) },
-		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Now: time.Now,
+		Interrupted: activity.GetWorkerStopChannel(ctx), Paused: paused, Every: int64(e.in.Every.EverySteps), Interval: time.Duration(e.in.Every.Every), Now: time.Now,
 	})
 	if err == nil {
 		err = e.save(ctx, state, true)

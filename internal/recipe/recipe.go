@@ -150,8 +150,9 @@ type LoadTest struct {
 
 // Checkpoint says how often a checkpoint is written within an epoch.
 type Checkpoint struct {
-	EverySteps int `json:"every_steps"` // 0: at the end of each epoch only
-	Keep       int `json:"keep"`        // latest epochs whose checkpoint is kept, besides the best one, at least 1
+	EverySteps int      `json:"every_steps"` // 0: no matter how many
+	Every      Duration `json:"every"`       // time between checkpoints within an epoch; 0s: no matter how long; with every_steps 0, too: at the end of each epoch only
+	Keep       int      `json:"keep"`        // latest epochs whose checkpoint is kept, besides the best one, at least 1
 }
 
 // ResumeFrom starts where an epoch of another run ended, which must have had the same data, model, tokenizer, seed and rows a

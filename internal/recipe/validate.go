@@ -37,6 +37,7 @@ func (r Recipe) rules() Problems {
 	r.Tracking.rules(&p)
 	r.LoadTest.rules(&p)
 	p.check(r.Checkpoint.EverySteps >= 0, "checkpoint.every_steps", r.Checkpoint.EverySteps, ">= 0")
+	p.check(r.Checkpoint.Every >= 0, "checkpoint.every", r.Checkpoint.Every, "0s or more")
 	p.check(r.Checkpoint.Keep >= 1, "checkpoint.keep", r.Checkpoint.Keep, ">= 1")
 	p.check(r.Limits.MaxWallTime > 0, "limits.max_wall_time", r.Limits.MaxWallTime, "> 0")
 	r.ResumeFrom.rules(&p, r.Train.Epochs)

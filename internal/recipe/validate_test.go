@@ -79,6 +79,7 @@ func TestRules(t *testing.T) {
 		{"load_test.max_p99", []string{`"1ms"`}, []string{`"0s"`, `"-1s"`}},
 		{"load_test.max_error_rate", []string{`0`, `1`}, []string{`-0.1`, `1.1`}},
 		{"checkpoint.every_steps", []string{`0`, `100`}, []string{`-1`}},
+		{"checkpoint.every", []string{`"0s"`, `"2m"`}, []string{`"-1s"`, `5`}},
 		{"checkpoint.keep", []string{`1`, `3`}, []string{`0`}},
 		{"limits.max_wall_time", []string{`"1m"`}, []string{`"0s"`, `"-1h"`}},
 		{"resume_from.run", []string{`""`}, []string{`"a"`, `7`}},

@@ -34,7 +34,7 @@ type Checkpoint struct {
 	Version   int          `json:"version"`
 	RunKey    string       `json:"run_key"`
 	Tokens    string       `json:"tokens"` // SHA-256 of the manifest of the rows it was trained on
-	Epoch     int          `json:"epoch"` // 1-based; the epoch that the step belongs to or ends
+	Epoch     int          `json:"epoch"`  // 1-based; the epoch that the step belongs to or ends
 	Complete  bool         `json:"complete"`
 	State     State        `json:"state"`
 	Identity  Identity     `json:"identity"`

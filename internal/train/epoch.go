@@ -68,6 +68,7 @@ type Hooks struct {
 	Interrupted <-chan struct{}                           // closed: checkpoint and return ErrInterrupted
 	Paused      <-chan struct{}                           // the same, for another reason
 	Every       int64                                     // steps between checkpoints within the epoch; 0: none
+	Interval    time.Duration                             // time between them; 0: no matter
 	Now         func() time.Time                          // clock of the points' time stamps
 }
 
@@ -85,7 +86,7 @@ func Epoch(ctx context.Context, eng Engine, plan Plan, rows Rows, epoch int, st 
 		return st, fmt.Errorf("train: epoch %d spans steps %d to %d, but the state is at step %d", epoch+1, first, first+plan.StepsPerEpoch(), st.Step)
 	}
 	r := epochRun{eng: eng, plan: plan, rows: rows, hooks: hooks, st: st, first: first,
-		order: Order(plan.Seed, epoch, plan.NumRows), synced: time.Now()}
+		order: Order(plan.Seed, epoch, plan.NumRows), synced: time.Now(), saved: time.Now()}
 	if st.Step == first {
 		r.st.EpochSeconds = 0
 	}
@@ -109,6 +110,7 @@ type epochRun struct {
 	st     State
 	rate   float64 // steps a second, averaged over the last ones
 	synced time.Time
+	saved  time.Time // when the last checkpoint began
 }
 
 // step issues one step and, where the time has come, waits for the device, logs and checkpoints.
@@ -125,7 +127,7 @@ func (r *epochRun) step(ctx context.Context) error {
 	r.issued++
 	logging := r.issued%r.plan.LoggingSteps == 0
 	last := r.issued == r.first+r.plan.StepsPerEpoch()
-	saving := r.hooks.Every > 0 && (r.issued-r.first)%r.hooks.Every == 0 && !last
+	saving := !last && r.due()
 	if !logging && !last && !saving && time.Since(r.synced) < syncInterval {
 		return nil
 	}
@@ -137,9 +139,15 @@ func (r *epochRun) step(ctx context.Context) error {
 		r.log(stats[len(stats)-1])
 	}
 	if saving {
+		r.saved = time.Now()
 		return r.hooks.Checkpoint(ctx, r.st)
 	}
 	return nil
+}
+
+// due reports whether there is to be a checkpoint after the last step issued.
+func (r *epochRun) due() bool {
+	return r.hooks.Every > 0 && (r.issued-r.first)%r.hooks.Every == 0 || r.hooks.Interval > 0 && time.Since(r.saved) >= r.hooks.Interval
 }
 
 // batch collects the rows of a global step.

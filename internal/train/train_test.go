@@ -231,6 +231,21 @@ func replayTo(t *testing.T, eng Engine, p Plan, step int64, rec *recorder) {
 	}
 }
 
+func TestCheckpointsByTime(t *testing.T) {
+	p := testPlan(83, 1)
+	for interval, want := range map[time.Duration]int{0: 0, 1: 10, time.Hour: 0} { // the last step's is the caller's
+		var rec recorder
+		hooks := rec.hooks(0)
+		hooks.Interval = interval
+		if _, err := Epoch(t.Context(), newFake(), p, fakeRows(83), 0, State{}, hooks); err != nil {
+			t.Fatal(err)
+		}
+		if len(rec.saved) != want {
+			t.Errorf("every %s: %d checkpoints, want %d", interval, len(rec.saved), want)
+		}
+	}
+}
+
 func TestInterruptCheckpointsAndReturns(t *testing.T) {
 	p := testPlan(83, 1)
 	stop := make(chan struct{})
