@@ -65,8 +65,7 @@ func buildVersion() string {
 const maxConfigParams = 200
 
 // logModelConfig logs the base model's config as Trainer's callback does: each field a param, under its own name. What
-// the server refuses is left out, since the params are there to be looked at; an outage is an error. The commit that the
-// model was taken at becomes a tag, where there is one.
+// the server refuses is left out, since the params are there to be looked at; an outage is an error. The tags go with them.
 func (c *CPU) logModelConfig(ctx context.Context, in FetchModelInput, dir string, tags map[string]string) error {
 	body, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {

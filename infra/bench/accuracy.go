@@ -181,5 +181,8 @@ func (b *accuracy) seed(ctx context.Context, dir string, i int) (pair, error) {
 	if b.settings.Bf16 {
 		sides = []func() error{ours(&p.Ours, "bf16"), ours(&p.Peer, "fp32")}
 	}
-	return p, errors.Join(sides[i%2](), sides[(i+1)%2]())
+	if err := sides[i%2](); err != nil {
+		return p, err
+	}
+	return p, sides[(i+1)%2]()
 }
