@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // build compiles the CPU worker.
@@ -88,23 +86,17 @@ func (c *crew) end(i int, sig os.Signal) {
 	}
 }
 
-// killAtRandom kills and restarts one worker after the other, about every pace, until ctx ends.
-func (c *crew) killAtRandom(ctx context.Context, r *rand.Rand, pace time.Duration) (killed int) {
-	for {
-		select {
-		case <-ctx.Done():
-			return killed
-		case <-time.After(pace/2 + time.Duration(r.Int64N(int64(pace)))):
-		}
-		c.mu.Lock()
-		i := r.IntN(len(c.workers))
-		c.end(i, syscall.SIGKILL)
-		err := c.start(i)
-		c.mu.Unlock()
-		if killed++; err != nil {
-			return killed
+// kill ends the worker with this process id and starts it again; it reports whether there is one.
+func (c *crew) kill(pid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, cmd := range c.workers {
+		if cmd != nil && cmd.Process.Pid == pid {
+			c.end(i, syscall.SIGKILL)
+			return c.start(i) == nil
 		}
 	}
+	return false
 }
 
 // usage is the processor time of all workers so far, and the most memory that one of them has had, in MiB.

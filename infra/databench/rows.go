@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,8 @@ type line struct {
 	Tokens     int64   `json:"tokens"`
 	Digest     string  `json:"digest"` // over the digests of the training share's token files, in order
 	Killed     int     `json:"workers_killed,omitempty"`
-	SameTokens *bool   `json:"same_tokens,omitempty"` // as the run without kills
+	Retried    int     `json:"parts_retried,omitempty"` // parts of which an attempt was lost
+	SameTokens *bool   `json:"same_tokens,omitempty"`   // as the run without kills
 }
 
 // filesRows is how many rows the generator puts into a file.
@@ -86,8 +88,8 @@ func generate(dir string, n int) (bytes int64, err error) {
 }
 
 // measure runs one fine-tune up to the first step of training. during (may be nil) does what it likes with the workers
-// meanwhile, until its context ends, and returns how many it killed.
-func (b *bench) measure(ctx context.Context, n, workers int, during func(context.Context, *crew) int) (out line, err error) {
+// from the first Tokenize on, until its context ends, and returns how many it killed.
+func (b *bench) measure(ctx context.Context, n, workers int, during func(ctx context.Context, id string, c *crew) int) (out line, err error) {
 	b.cases++
 	dir := filepath.Join(b.State, "data", fmt.Sprint(n))
 	bytes, err := generate(dir, n)
@@ -106,19 +108,17 @@ func (b *bench) measure(ctx context.Context, n, workers int, during func(context
 	if _, err := b.Client().ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: activities.Queue}, workflows.FineTuneType, recipe); err != nil {
 		return out, err
 	}
-	killing, stop := context.WithCancel(ctx)
-	killed := make(chan int, 1)
-	go func() {
-		if during == nil {
-			killed <- 0
-			return
+	out = line{Case: "rows", Rows: n, TextMB: bytes >> 20, Workers: workers, Cores: runtime.NumCPU()}
+	if during != nil {
+		if err := b.await(ctx, id, "Tokenize"); err != nil {
+			return out, err
 		}
-		killed <- during(killing, crew)
-	}()
-	err = b.awaitTraining(ctx, id)
-	stop()
-	out = line{Case: "rows", Rows: n, TextMB: bytes >> 20, Workers: workers, Cores: runtime.NumCPU(), Killed: <-killed}
-	if err != nil {
+		killing, stop := context.WithCancel(ctx)
+		killed := make(chan int, 1)
+		go func() { killed <- during(killing, id, crew) }()
+		defer func() { stop(); out.Killed = <-killed }()
+	}
+	if err := b.await(ctx, id, "TrainEpoch"); err != nil {
 		return out, err
 	}
 	out.CPU, out.PeakMB = crew.usage()
@@ -129,8 +129,8 @@ func (b *bench) measure(ctx context.Context, n, workers int, during func(context
 	return out, b.Client().TerminateWorkflow(ctx, id, "", "measured")
 }
 
-// awaitTraining waits until the run waits for a GPU.
-func (b *bench) awaitTraining(ctx context.Context, id string) error {
+// await waits until an activity of the run is pending.
+func (b *bench) await(ctx context.Context, id, activity string) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -142,7 +142,7 @@ func (b *bench) awaitTraining(ctx context.Context, id string) error {
 			return fmt.Errorf("%s: %s: %w", id, s, b.Client().GetWorkflow(ctx, id, "").Get(ctx, nil))
 		}
 		for _, a := range d.RawResponse.GetPendingActivities() {
-			if a.GetActivityType().GetName() == "TrainEpoch" {
+			if a.GetActivityType().GetName() == activity {
 				return nil
 			}
 		}
@@ -177,6 +177,10 @@ func (b *bench) read(ctx context.Context, id, prefix string, out *line) error {
 					return err
 				}
 				tokens = in.Tokens
+			}
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+			if started := e.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 && kinds[started.GetScheduledEventId()] == "Tokenize" {
+				out.Retried++
 			}
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
 			scheduled, end := e.GetActivityTaskCompletedEventAttributes().GetScheduledEventId(), e.GetEventTime().AsTime()
@@ -235,8 +239,11 @@ func (b *bench) digest(ctx context.Context, uri string, ref artifact.Ref, out *l
 	return nil
 }
 
-// kill runs the same rows twice, undisturbed and with two workers of which one after the other is killed and started
-// again, and compares the tokens. The second run has a store of its own, so that it finds nothing.
+// kills is how many workers are killed; the server misses each of them only after a minute without its heartbeat.
+const kills = 2
+
+// kill runs the same rows twice, undisturbed and with two workers of which, while they tokenize, one after the other is
+// killed in the middle of a part and started again, and compares the tokens. The second run has a store of its own, so that it finds nothing.
 func (b *bench) kill(ctx context.Context, n int, r *rand.Rand, encode *json.Encoder) error {
 	want, err := b.measure(ctx, n, 1, nil)
 	if err != nil {
@@ -245,8 +252,7 @@ func (b *bench) kill(ctx context.Context, n int, r *rand.Rand, encode *json.Enco
 	if err := encode.Encode(want); err != nil {
 		return err
 	}
-	pace := time.Duration(want.Seconds * float64(time.Second) / 12)
-	got, err := b.measure(ctx, n, 2, func(ctx context.Context, c *crew) int { return c.killAtRandom(ctx, r, pace) })
+	got, err := b.measure(ctx, n, 2, func(ctx context.Context, id string, c *crew) int { return b.killBusy(ctx, id, c, r) })
 	if err != nil {
 		return err
 	}
@@ -255,8 +261,37 @@ func (b *bench) kill(ctx context.Context, n int, r *rand.Rand, encode *json.Enco
 	if err := encode.Encode(got); err != nil {
 		return err
 	}
-	if !same || got.Killed == 0 {
-		return fmt.Errorf("after %d kills: tokens %s, want %s", got.Killed, got.Digest, want.Digest)
+	if !same || got.Killed == 0 || got.Retried == 0 {
+		return fmt.Errorf("after %d kills and %d second attempts: tokens %s, want %s", got.Killed, got.Retried, got.Digest, want.Digest)
 	}
 	return nil
+}
+
+// killBusy kills a worker that is at a part of the run, one at random, and another one (or the same) later.
+func (b *bench) killBusy(ctx context.Context, id string, c *crew, r *rand.Rand) (killed int) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for killed < kills {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return killed
+		}
+		d, err := b.Client().DescribeWorkflow(ctx, id, "")
+		if err != nil {
+			continue // the client tries again; the case's own context ends it
+		}
+		var busy []int
+		for _, a := range d.RawResponse.GetPendingActivities() {
+			pid, _, _ := strings.Cut(a.GetLastWorkerIdentity(), "@")
+			n, err := strconv.Atoi(pid)
+			if a.GetActivityType().GetName() == "Tokenize" && a.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED && err == nil {
+				busy = append(busy, n)
+			}
+		}
+		if len(busy) > 0 && c.kill(busy[r.IntN(len(busy))]) {
+			killed++
+		}
+	}
+	return killed
 }
