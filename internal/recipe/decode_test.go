@@ -242,3 +242,19 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestDecodeWithoutLabels: a frozen recipe without labels is a recipe.
+func TestDecodeWithoutLabels(t *testing.T) {
+	r, err := Decode([]byte(`{"name": "n", "data": {"source": "file:d.csv"}, "model": {"base": "file:m"}, "examples": [{"text": "a", "label": "any"}]}`))
+	if err != nil || len(r.Data.Labels) != 0 {
+		t.Fatalf("%q, %v", r.Data.Labels, err)
+	}
+	frozen, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Decode(frozen)
+	if diff := cmp.Diff(r, again); diff != "" || err != nil {
+		t.Errorf("%v: %s", err, diff)
+	}
+}

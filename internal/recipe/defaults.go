@@ -40,6 +40,9 @@ func Defaults() Recipe {
 
 // freeze fills what depends on other fields.
 func (r *Recipe) freeze() {
+	if r.Data.Labels == nil {
+		r.Data.Labels = []string{} // JSON's null is refused
+	}
 	if s := &r.Selection; s.Mode == "" && s.Metric != "" {
 		s.Mode = map[bool]string{true: "min", false: "max"}[s.Metric == "eval_loss"]
 	}
