@@ -110,6 +110,7 @@ func configParams(body []byte, in FetchModelInput) (map[string]string, error) {
 	delete(config, "transformers_version") // of whoever wrote the file
 	taken := params(recipe.Recipe{})
 	taken["batch_size"] = "" // logged with the model
+	taken[paramLabels] = ""  // logged once the classes are known
 	out := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(config)) {
 		key := mlflow.CleanName(name)
