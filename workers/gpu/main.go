@@ -31,7 +31,7 @@ func run() error {
 	defer base.Temporal.Close()
 	dog := workers.NewWatchdog(func(op string, silent time.Duration) {
 		base.Logger.Error("the device hangs: this process ends and leaves its work to the next", "operation", op, "silent", silent.String())
-		os.Exit(3) //nolint:forbidigo // this is a main, and the thread that hangs cannot be stopped otherwise
+		os.Exit(3) // the thread that hangs cannot be stopped otherwise
 	})
 	// One slot: the queue hands a device one activity at a time.
 	w := base.New(activities.GPUQueue, os.Getenv, worker.Options{MaxConcurrentActivityExecutionSize: 1, DisableWorkflowWorker: true})
