@@ -174,6 +174,7 @@ func (e *Engine) Close() error {
 	e.closed = true
 	err := e.thread.Do(context.Background(), func() error { e.scope.Close(); return nil })
 	e.thread.Close()
+	torch.Trim()
 	return err
 }
 

@@ -154,5 +154,6 @@ func (g *GPU) Close() error {
 		return nil
 	})
 	g.thread.Close()
+	torch.Trim()
 	return err
 }

@@ -25,6 +25,10 @@ func initThread(cores int) error {
 	return nil
 }
 
+// Trim gives the memory of the tensors that were freed back to the system. The C library keeps it else, for each thread by itself, so
+// that a worker would grow with every engine it has had.
+func Trim() { native.Trim() }
+
 // GPUs counts the CUDA devices of the machine. libtorch's CUDA half is loaded on the first call, so that one binary runs with
 // and without it. A machine with a driver on which that fails gives train.ErrNoLibtorch and the loader's reason.
 func GPUs() (int, error) { return gpus() }

@@ -4,6 +4,7 @@ package native
 
 // #cgo CXXFLAGS: -std=c++17 -O3
 // #cgo LDFLAGS: -ltorch_cpu -lc10 -lstdc++
+// #include <malloc.h>
 // #include <stdlib.h>
 // #include "native.h"
 import "C"
@@ -62,6 +63,9 @@ func b2i(b bool) C.int {
 	}
 	return 0
 }
+
+// Trim gives the memory that was freed back to the system.
+func Trim() { C.malloc_trim(0) }
 
 // InitThread sets the intra-op threads of the calling OS thread and switches gradients off.
 func InitThread(threads int) error { return take(C.dt_init_thread(C.int(threads))) }
