@@ -3,11 +3,9 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/duratune/duratune/internal/torch"
 	"github.com/duratune/duratune/internal/train"
@@ -117,26 +115,12 @@ func (g *GPU) Logits(ctx context.Context, inputs [][]int32, progress func(done i
 	if err := checkRows(g.spec, g.config, inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
 		return nil, err
 	}
-	order := make([]int, len(inputs))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(inputs[b]), len(inputs[a])) })
 	out := make([][]float32, len(inputs))
-	for done := 0; done < len(order); {
-		n, tokens := 0, 0
-		for done+n < len(order) && n < evalRows[len(evalRows)-1] && (n == 0 || tokens+len(inputs[order[done+n]]) <= gpuEvalTokens) {
-			tokens += len(inputs[order[done+n]])
-			n++
-		}
-		chunk := order[done : done+n]
-		if err := g.thread.Do(ctx, func() error { return g.logits(inputs, chunk, tokens, out) }); err != nil {
-			return nil, fmt.Errorf("engine: logits: %w", err)
-		}
-		done += n
-		if progress != nil {
-			progress(done)
-		}
+	err := inBatches(inputs, evalRows[len(evalRows)-1], gpuEvalTokens, progress, func(chunk []int, tokens int) error {
+		return g.thread.Do(ctx, func() error { return g.logits(inputs, chunk, tokens, out) })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("engine: logits: %w", err)
 	}
 	return out, nil
 }

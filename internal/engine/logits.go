@@ -20,28 +20,39 @@ func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(don
 	if err := checkRows(e.spec, e.config, inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
 		return nil, err
 	}
+	out := make([][]float32, len(inputs))
+	err := inBatches(inputs, len(inputs), evalTokens, progress, func(chunk []int, _ int) error {
+		return e.thread.Do(ctx, func() error { return e.logits(inputs, chunk, out) })
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// inBatches calls do with the indices of inputs and the number of their tokens, long sequences first, so many rows and tokens
+// at a time, and tells progress (may be nil) the rows done. A row with more tokens than a batch may have is one by itself.
+func inBatches(inputs [][]int32, rows, maxTokens int, progress func(done int), do func(chunk []int, tokens int) error) error {
 	order := make([]int, len(inputs))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(inputs[b]), len(inputs[a])) })
-	out := make([][]float32, len(inputs))
 	for done := 0; done < len(order); {
 		n, tokens := 0, 0
-		for done+n < len(order) && (n == 0 || tokens+len(inputs[order[done+n]]) <= evalTokens) {
+		for done+n < len(order) && n < rows && (n == 0 || tokens+len(inputs[order[done+n]]) <= maxTokens) {
 			tokens += len(inputs[order[done+n]])
 			n++
 		}
-		chunk := order[done : done+n]
-		if err := e.thread.Do(ctx, func() error { return e.logits(inputs, chunk, out) }); err != nil {
-			return nil, err
+		if err := do(order[done:done+n], tokens); err != nil {
+			return err
 		}
 		done += n
 		if progress != nil {
 			progress(done)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // logits fills out for the inputs that chunk names.
