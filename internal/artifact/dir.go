@@ -254,15 +254,23 @@ func (d *Dir) removeFolder(folder string) error {
 
 // inFolder makes a folder and calls do, again if a prune beside us has removed the folder in between.
 func (d *Dir) inFolder(folder string, do func() error) (err error) {
-	for range 16 {
-		if err = d.root.MkdirAll(folder, 0o755); err == nil {
+	for range 64 {
+		err = d.root.MkdirAll(folder, 0o755)
+		pruned := errors.Is(err, fs.ErrExist) && d.missing(folder) // between mkdir's "exists" and MkdirAll's look at it
+		if err == nil {
 			err = do()
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !pruned && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return err
+	return fmt.Errorf("folder %s is removed again and again: %w", folder, syscall.ENOENT)
+}
+
+// missing reports that nothing but folders, if that, stands on the way to a folder and at its place.
+func (d *Dir) missing(folder string) bool {
+	info, err := d.root.Lstat(folder)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir()
 }
 
 // place lets do put a file under key and makes that durable.
