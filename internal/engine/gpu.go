@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,22 +99,24 @@ func (g *GPU) cardConfig(device int) torch.CardConfig {
 	}
 }
 
+// load wakes the device and reads the weights meanwhile: each takes some tenths of a second.
 func (g *GPU) load(device int) error {
 	c, l, s := g.config, g.layout, g.spec
+	values := make([]float32, l.Size)
+	var loaded model.Loaded
+	var loadErr error
+	var reading sync.WaitGroup
+	reading.Go(func() { loaded, loadErr = model.Load(s.ModelDir, c, l, s.Seed, s.Inference, values) })
 	card, info, err := torch.OpenCard(g.cardConfig(device))
-	if err != nil {
+	reading.Wait()
+	g.card = card
+	if err := cmp.Or(err, loadErr); err != nil {
 		return err
 	}
-	g.card = card
 	g.identity = train.Identity{
 		Device: info.Name, InstructionSet: fmt.Sprintf("%d.%d", info.Major, info.Minor), Libtorch: torch.Version, Precision: s.Precision,
 	}
 	g.note()
-	values := make([]float32, l.Size)
-	loaded, err := model.Load(s.ModelDir, c, l, s.Seed, s.Inference, values)
-	if err != nil {
-		return err
-	}
 	if len(loaded.Drawn)+len(loaded.Dropped) > 0 {
 		slog.Info("weights differ from the folder's", "dir", s.ModelDir, "drawn", loaded.Drawn, "dropped", loaded.Dropped)
 	}
