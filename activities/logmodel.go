@@ -78,7 +78,7 @@ func (c *CPU) LogModel(ctx context.Context, in LogModelInput) (res LogModelResul
 
 // writeModel writes the model directory below dir/model.
 func (c *CPU) writeModel(ctx context.Context, in LogModelInput, checkpoint train.Checkpoint, logged mlflow.LoggedModel, dir string) error {
-	base, err := materialize(ctx, c.Store, c.CacheDir, in.Model)
+	base, err := materialize(ctx, c.Store, c.CacheDir, c.Scratch, in.Model)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,9 @@ import (
 	"github.com/duratune/duratune/internal/tokenizer"
 	"github.com/duratune/duratune/internal/train"
 )
+
+// Objects is the folder of downloads below a worker's CacheDir, for [artifact.Fetch].
+const Objects = "objects"
 
 // FetchModelInput names a base model.
 type FetchModelInput struct {
@@ -226,8 +230,8 @@ func getManifest[T any](ctx context.Context, store artifact.Store, ref artifact.
 }
 
 // materialize brings the files of a model folder to local disk and returns the folder. It is keyed by the manifest's
-// digest, so that it is downloaded once a worker.
-func materialize(ctx context.Context, store artifact.Store, cacheDir string, ref artifact.Ref) (string, error) {
+// digest, so that it is downloaded once a worker. Scratch is on the same file system.
+func materialize(ctx context.Context, store artifact.Store, cacheDir, scratch string, ref artifact.Ref) (string, error) {
 	dir := filepath.Join(cacheDir, "models", ref.SHA256)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
@@ -239,13 +243,13 @@ func materialize(ctx context.Context, store artifact.Store, cacheDir string, ref
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "partial-")
+	temp, err := os.MkdirTemp(cmp.Or(scratch, cacheDir), "partial-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(temp)
 	for name, file := range folder.Files {
-		path, err := artifact.Fetch(ctx, store, file, filepath.Join(cacheDir, "objects"))
+		path, err := artifact.Fetch(ctx, store, file, filepath.Join(cacheDir, Objects))
 		if err != nil {
 			return "", fmt.Errorf("base model file %s: %w", name, err)
 		}

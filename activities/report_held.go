@@ -61,7 +61,7 @@ func (c *CPU) heldOut(ctx context.Context, share Share, predictions artifact.Ref
 
 // readPredictions reads what Validate stored: logits of shape [rows][classes], and the number of each row.
 func readPredictions(ctx context.Context, store artifact.Store, cacheDir string, ref artifact.Ref, classes int) (logits [][]float32, rows []int64, err error) {
-	path, err := artifact.Fetch(ctx, store, ref, filepath.Join(cacheDir, "objects"))
+	path, err := artifact.Fetch(ctx, store, ref, filepath.Join(cacheDir, Objects))
 	if err != nil {
 		return nil, nil, fmt.Errorf("predictions: %w", err)
 	}
@@ -101,7 +101,7 @@ func readShare(ctx context.Context, store artifact.Store, cacheDir string, share
 		}
 		for _, shard := range m.Shards {
 			beat(ctx, Heartbeat{Phase: "read " + share.Name})
-			path, err := artifact.Fetch(ctx, store, shard, filepath.Join(cacheDir, "objects"))
+			path, err := artifact.Fetch(ctx, store, shard, filepath.Join(cacheDir, Objects))
 			if err != nil {
 				yield(dataset.Row{}, fmt.Errorf("rows of %s: %w", share.Name, err))
 				return

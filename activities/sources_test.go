@@ -75,7 +75,7 @@ func TestFetchModel(t *testing.T) {
 			if res.ModelType != model.DistilBERT || res.Commit != want.commit || folder.Commit != want.commit || !slices.Equal(weights, want.weights) {
 				t.Errorf("result %+v of %v, want %s, commit %q, weights in %v", res, folder.Files, model.DistilBERT, want.commit, want.weights)
 			}
-			dir, err := materialize(t.Context(), b.cpu.Store, t.TempDir(), res.Model)
+			dir, err := materialize(t.Context(), b.cpu.Store, t.TempDir(), "", res.Model)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestFetchModelLoggedInPython(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := materialize(t.Context(), b.cpu.Store, t.TempDir(), res.Model)
+	dir, err := materialize(t.Context(), b.cpu.Store, t.TempDir(), "", res.Model)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func digestOf(shards []artifact.Ref) string {
 
 // tokenizeShards does the work and publishes it.
 func (c *CPU) tokenizeShards(ctx context.Context, key string, shards []artifact.Ref, in TokenizeInput) (res TokenizeResult, err error) {
-	dir, err := materialize(ctx, c.Store, c.CacheDir, in.Model)
+	dir, err := materialize(ctx, c.Store, c.CacheDir, c.Scratch, in.Model)
 	if err != nil {
 		return res, err
 	}
@@ -160,7 +160,7 @@ func (c *CPU) cachedTokens(ctx context.Context, key string) (TokenizeResult, err
 		return TokenizeResult{}, err
 	}
 	for _, shard := range shards.Shards {
-		if _, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects")); err != nil {
+		if _, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, Objects)); err != nil {
 			return TokenizeResult{}, err
 		}
 		beat(ctx, Heartbeat{Phase: "verify cached tokens"})
@@ -194,7 +194,7 @@ func (in TokenizeInput) prefix(ctx context.Context, key string) string {
 // tokenizeShard turns one Arrow file of rows into one of tokens and stores it under key.
 func (c *CPU) tokenizeShard(ctx context.Context, tok *tokenizer.Tokenizer, shard artifact.Ref, key string, progress func(rows int), maxLength int) (artifact.Ref, dataset.TokenStats, error) {
 	var stats dataset.TokenStats
-	local, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, "objects"))
+	local, err := artifact.Fetch(ctx, c.Store, shard, filepath.Join(c.CacheDir, Objects))
 	if err != nil {
 		return artifact.Ref{}, stats, err
 	}

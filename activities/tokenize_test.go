@@ -203,7 +203,7 @@ func (b *sourceBench) damage(t *testing.T, ref artifact.Ref) {
 	if _, err := b.cpu.Store.Put(t.Context(), "tokens/"+key, strings.NewReader("damaged"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(b.cpu.CacheDir, "objects")); err != nil {
+	if err := os.RemoveAll(filepath.Join(b.cpu.CacheDir, Objects)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -195,7 +195,7 @@ func batchOf(rows train.Rows) (inputs [][]int32, labels []int64) {
 
 // modelDir is the local folder of the base model.
 func (g *GPU) modelDir(ctx context.Context, ref artifact.Ref) (string, error) {
-	return materialize(ctx, g.Store, g.CacheDir, ref)
+	return materialize(ctx, g.Store, g.CacheDir, g.Scratch, ref)
 }
 
 // tokens opens the token shards of a share, memory-mapped.
@@ -206,7 +206,7 @@ func (g *GPU) tokens(ctx context.Context, ref artifact.Ref) (*dataset.Tokens, er
 	}
 	paths := make([]string, len(m.Shards))
 	for i, shard := range m.Shards {
-		if paths[i], err = artifact.Fetch(ctx, g.Store, shard, filepath.Join(g.CacheDir, "objects")); err != nil {
+		if paths[i], err = artifact.Fetch(ctx, g.Store, shard, filepath.Join(g.CacheDir, Objects)); err != nil {
 			return nil, fmt.Errorf("token shard %d: %w", i, err)
 		}
 	}

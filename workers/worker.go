@@ -99,6 +99,9 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	} else {
 		b.Scratch = b.journal.dir
 	}
+	if err := artifact.Tidy(filepath.Join(b.CacheDir, activities.Objects)); err != nil {
+		logger.Warn("downloads of dead workers stay on the disk", "error", err)
+	}
 	if err := b.serve(getenv("DURATUNE_METRICS_ADDRESS")); err != nil {
 		b.Temporal.Close()
 		return nil, err

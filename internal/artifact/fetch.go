@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Fetch returns the path of a local copy of ref, kept as dir/sha256/<digest>. A copy that is already there is verified
@@ -49,20 +51,53 @@ func Download(ctx context.Context, store Store, ref Ref, path string) error {
 		return err
 	}
 	defer r.Close()
-	f, err := os.CreateTemp(filepath.Dir(path), ".download-*")
+	f, err := os.CreateTemp(filepath.Dir(path), partialName+"*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // no effect after the rename
+	_ = lock(f)               // where there are no locks, what a dead process leaves stays
 	_, err = io.Copy(f, r)
 	if err == nil {
 		err = f.Sync()
 	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("download %s: %w", plain(ref.URI), err)
 	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
+
+// partialName begins the name of a file that is being downloaded. Its process holds a lock on it, which dies with the process.
+const partialName = ".download-"
+
+// Tidy removes what processes that died have left of their downloads in a folder of [Fetch], and leaves those of the
+// living alone.
+func Tidy(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "sha256", partialName+"*"))
+	for _, path := range left {
+		f, openErr := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(openErr, fs.ErrNotExist) {
+			continue // whole by now, or given up
+		}
+		if openErr != nil {
+			err = errors.Join(err, openErr)
+			continue
+		}
+		if lock(f) == nil { // whose process is dead
+			if gone := os.Remove(path); !errors.Is(gone, fs.ErrNotExist) {
+				err = errors.Join(err, gone)
+			}
+		}
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// lock takes a file for this process, or fails at once if another has it.
+func lock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 
 // PutJSON stores v, unless key holds it already; other content there is ErrExists.
 func PutJSON(ctx context.Context, store Store, key string, v any) (Ref, error) {

@@ -1,7 +1,9 @@
 package artifact_test
 
 import (
+	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -100,6 +102,47 @@ func TestDownloadLeavesNothingOnFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTidyLeavesTheLivingAlone: the file of a download under way stays, that of a dead process goes.
+func TestTidyLeavesTheLivingAlone(t *testing.T) {
+	s := artifacttest.NewFaulty(artifact.NewMem())
+	ref, dir := stored(t, s, "k", "hello"), t.TempDir()
+	dead := filepath.Join(dir, "sha256", ".download-of-the-dead")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dead), 0o755), os.WriteFile(dead, []byte("hel"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	path, err := artifact.Fetch(t.Context(), tidying{s, dir, t}, ref, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Dir(dead))
+	if err != nil || len(left) != 1 || left[0].Name() != filepath.Base(path) {
+		t.Errorf("left: %v, %v, want the fetched file alone", left, err)
+	}
+}
+
+// tidying is a store that has a folder tidied while it is read.
+type tidying struct {
+	artifact.Store
+	dir string
+	t   *testing.T
+}
+
+func (s tidying) Open(ctx context.Context, ref artifact.Ref) (io.ReadCloser, error) {
+	r, err := s.Store.Open(ctx, ref)
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.TeeReader(r, s), r}, err
+}
+
+// Write is called with what was read.
+func (s tidying) Write(p []byte) (int, error) {
+	if err := artifact.Tidy(s.dir); err != nil {
+		s.t.Error(err)
+	}
+	return len(p), nil
 }
 
 func TestFetchRefusesABadDigest(t *testing.T) {
