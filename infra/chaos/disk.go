@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/duratune/duratune/activities"
 )
 
 // diskSize holds the base model, a checkpoint that is being restored and a model that is being logged, twice.
@@ -33,13 +38,11 @@ func mountDisk(dir string) (*disk, error) {
 	return &disk{dir: dir, mounted: true}, nil
 }
 
-// fill takes all the room there is and returns how to give it back.
-func (d *disk) fill() (free func(), err error) {
-	path := filepath.Join(d.dir, "filler")
-	free = func() { _ = os.Remove(path) } // it may be gone
-	f, err := os.Create(path)
+// fill takes all the room there is.
+func (d *disk) fill() error {
+	f, err := os.Create(d.filler())
 	if err != nil {
-		return free, err
+		return err
 	}
 	defer f.Close()
 	block := make([]byte, 1<<20)
@@ -47,9 +50,67 @@ func (d *disk) fill() (free func(), err error) {
 		_, err = f.Write(block)
 	}
 	if !errors.Is(err, unix.ENOSPC) {
-		return free, fmt.Errorf("fill the disk: %w", err)
+		d.free()
+		return fmt.Errorf("fill the disk: %w", err)
 	}
-	return free, nil
+	return nil
+}
+
+// free gives the room back.
+func (d *disk) free() { _ = os.Remove(d.filler()) } // it may be gone
+
+func (d *disk) filler() string { return filepath.Join(d.dir, "filler") }
+
+// litterTime is how long the workers may take to tidy up behind a run: a cancelled one is still being taken down.
+const litterTime = 20 * time.Second
+
+// litter lists what lies on the workers' disk that nobody needs any more: folders of dead workers, half downloads, and
+// temporary files of living workers, none of which has work left.
+func (t *trial) litter(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, litterTime)
+	defer cancel()
+	for {
+		found, err := t.disk.litter()
+		if err != nil {
+			return []string{"the workers' disk: " + err.Error()}
+		}
+		if len(found) == 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return []string{fmt.Sprintf("left on the workers' disk: %v", found)}
+		}
+		wait(ctx, 200*time.Millisecond)
+	}
+}
+
+func (d *disk) litter() (found []string, err error) {
+	for _, pattern := range []string{"journal/worker-*", "journal/worker-*/*", activities.Objects + "/sha256/.*"} {
+		paths, err := filepath.Glob(filepath.Join(d.dir, filepath.FromSlash(pattern)))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			name := filepath.Base(path)
+			switch {
+			case name == "lock" || strings.HasPrefix(name, "token-"): // the latter of the sweep and the reconciliation beside the runs
+			case strings.HasPrefix(name, "worker-") && alive(path):
+			default:
+				found = append(found, strings.TrimPrefix(path, d.dir+"/"))
+			}
+		}
+	}
+	return found, nil
+}
+
+// alive reports whether the worker whose folder it is lives: it holds a lock.
+func alive(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
 }
 
 func (d *disk) close() error {

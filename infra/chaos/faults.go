@@ -12,10 +12,11 @@ import (
 
 // fault disturbs a run once it has reached its moment.
 type fault struct {
-	name   string
-	when   moment
-	strike func(ctx context.Context, t *trial) error
-	ends   mlflow.Status // of the MLflow run; "" is FINISHED
+	name    string
+	when    moment
+	prepare func(t *trial) error // at the moment, before the run's position is taken; may be nil
+	strike  func(ctx context.Context, t *trial) error
+	ends    mlflow.Status // of the MLflow run; "" is FINISHED
 }
 
 // moment is a point of a run that a fault waits for.
@@ -83,14 +84,10 @@ func zombie(ctx context.Context, t *trial) error {
 	return t.Signal(stack.GPUWorker, syscall.SIGCONT)
 }
 
-// fillDisk fills the workers' disk and kills the GPU worker, whose successor then has no room for the checkpoint. There is
-// room again once the run says what it lacks.
-func fillDisk(ctx context.Context, t *trial) error {
-	free, err := t.disk.fill()
-	if err != nil {
-		return err
-	}
-	defer free()
+// killWithoutRoom kills the GPU worker while the workers' disk is full, so that its successor has no room for the
+// checkpoint. There is room again once the run says what it lacks.
+func killWithoutRoom(ctx context.Context, t *trial) error {
+	defer t.disk.free()
 	if err := t.Signal(stack.GPUWorker, syscall.SIGKILL); err != nil {
 		return err
 	}
@@ -130,7 +127,7 @@ var faults = []fault{
 	{name: "s3-answers-500", when: training(), strike: store(erring, 15*time.Second)},
 	{name: "s3-slow", when: training(), strike: store(slow, 20*time.Second)},
 	{name: "s3-truncates", when: training(), strike: truncate},
-	{name: "disk-full", when: training(), strike: fillDisk},
+	{name: "disk-full", when: training(), prepare: func(t *trial) error { return t.disk.fill() }, strike: killWithoutRoom},
 	{name: "zombie", when: training(), strike: zombie},
 	{name: "hung-step", when: training(), strike: hang},
 	{name: "cancel", when: training(), strike: cancel, ends: mlflow.Killed},

@@ -112,7 +112,7 @@ func (t *trial) run(ctx context.Context) (problems []string) {
 	if err != nil {
 		return []string{"start: " + err.Error()}
 	}
-	struck, err := t.reach(ctx)
+	struck, err := t.ready(ctx)
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -129,13 +129,28 @@ func (t *trial) run(ctx context.Context) (problems []string) {
 	if t.fault.ends != "" {
 		problems = append(problems, t.killed(ctx, run.GetRunID())...)
 		t.recovery = time.Since(struck.at)
-		return problems
+		return append(problems, t.litter(ctx)...)
 	}
+	problems = append(problems, t.litter(ctx)...)
 	got, err := t.fingerprint(ctx, run.GetRunID())
 	if err != nil {
 		return append(problems, err.Error())
 	}
 	return append(problems, t.want.compare(got)...)
+}
+
+// ready waits for the fault's moment and prepares it. It returns where the run stands then.
+func (t *trial) ready(ctx context.Context) (position, error) {
+	p, err := t.reach(ctx)
+	if err == nil && t.fault.prepare != nil {
+		if err = t.fault.prepare(t); err == nil {
+			p, err = t.position(ctx)
+		}
+	}
+	if t.said == "" {
+		t.said = fmt.Sprintf("%s %s, step %d", p.activity.GetActivityType().GetName(), p.beat.Phase, p.beat.Step)
+	}
+	return p, err
 }
 
 // outcome waits for the end of the workflow, through restarts of the server.
@@ -209,13 +224,7 @@ func (t *trial) reach(ctx context.Context) (position, error) {
 			continue
 		}
 		wait(ctx, later)
-		if p, err = t.position(ctx); err != nil {
-			return p, err
-		}
-		if upload == nil {
-			t.said = fmt.Sprintf("%s %s, step %d", p.activity.GetActivityType().GetName(), p.beat.Phase, p.beat.Step)
-		}
-		return p, nil
+		return t.position(ctx)
 	}
 	return position{}, fmt.Errorf("moment not reached: %w", ctx.Err())
 }
