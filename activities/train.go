@@ -53,10 +53,18 @@ func (g *GPU) TrainEpoch(ctx context.Context, in TrainEpochInput) (res TrainEpoc
 	if err := e.resume(ctx); err != nil {
 		return res, err
 	}
-	if e.from.Complete && e.from.Epoch == in.Epoch { // not the epoch before, which this one begins at
-		return e.result(e.from.State.Step, 0), nil
+	unsent := 0
+	if !e.from.Complete || e.from.Epoch != in.Epoch { // complete: an attempt's whose answer was lost, or the epoch before
+		if unsent, err = e.run(ctx, tokens); err != nil {
+			return res, err
+		}
 	}
-	return e.run(ctx, tokens)
+	if in.Epoch == e.plan.Epochs { // as often as asked: whoever committed the last checkpoint may have died before this
+		if err := e.finish(ctx); err != nil {
+			return res, err
+		}
+	}
+	return e.result(unsent), nil
 }
 
 // epoch is one attempt at TrainEpoch.
@@ -118,8 +126,8 @@ func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
 	return err
 }
 
-// run trains the steps that are left.
-func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, error) {
+// run trains the steps that are left, and tells how many points MLflow missed.
+func (e *epoch) run(ctx context.Context, tokens train.Rows) (unsent int, err error) {
 	e.began = time.Now()
 	state := e.from.State
 	e.synced, e.counted = e.began, state.Step
@@ -133,32 +141,29 @@ func (e *epoch) run(ctx context.Context, tokens train.Rows) (TrainEpochResult, e
 	})
 	log, err := metriclog.Open(ctx, e.Store, e.in.Run.metrics(), state.Step)
 	if err != nil {
-		return TrainEpochResult{}, err
+		return 0, err
 	}
 	e.track = startTracker(ctx, log, push(e.Tracking, e.in.Run), e.Logger, trackInterval)
 	stop := e.observe(ctx, systemInterval)
 	e.resident.checkpoint = "" // between two checkpoints until the epoch is committed
-	state, err = e.train(ctx, tokens, state, paused)
+	err = e.train(ctx, tokens, state, paused)
 	stop()
 	idle(ctx)
 	if errors.Is(err, train.ErrInterrupted) && asked.Err() != nil { // paused, and checkpointed
 		err = asked.Err()
 	}
-	if err == nil && e.in.Epoch == e.plan.Epochs {
-		err = e.finish(ctx, state)
-	}
-	unsent := e.track.close(ctx)
+	unsent = e.track.close(ctx)
 	if err != nil {
-		return TrainEpochResult{}, err
+		return 0, err
 	}
 	ref, _ := e.last.get()
 	e.resident.checkpoint = ref.SHA256
-	return e.result(e.from.State.Step, unsent), nil
+	return unsent, nil
 }
 
 // train runs the steps and returns once every checkpoint that it began, the one at the epoch's end included, is committed
 // or has failed.
-func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State, paused <-chan struct{}) (train.State, error) {
+func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State, paused <-chan struct{}) error {
 	training, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	e.giveUp = giveUp
@@ -176,7 +181,7 @@ func (e *epoch) train(ctx context.Context, tokens train.Rows, state train.State,
 	if diverged, ok := errors.AsType[*train.NotFiniteError](err); ok {
 		err = e.keepCapsule(ctx, state, diverged)
 	}
-	return state, err
+	return err
 }
 
 // progress beats from completed steps.
@@ -189,9 +194,10 @@ func (e *epoch) progress(ctx context.Context, p train.Progress) {
 }
 
 // finish logs what Trainer logs once, when training ends.
-func (e *epoch) finish(ctx context.Context, st train.State) error {
+func (e *epoch) finish(ctx context.Context) error {
+	_, last := e.last.get()
 	end := EarlyEnd{Samples: e.plan.NumRows * e.plan.Epochs}
-	points, err := metriclog.Once(ctx, e.Store, e.in.Run.metrics(), "train", end.points(st, time.Now().UnixMilli()))
+	points, err := metriclog.Once(ctx, e.Store, e.in.Run.metrics(), "train", end.points(last.State, time.Now().UnixMilli()))
 	if err != nil {
 		return err
 	}
@@ -202,12 +208,12 @@ func (e *epoch) finish(ctx context.Context, st train.State) error {
 }
 
 // result describes the committed end of the epoch.
-func (e *epoch) result(from int64, unsent int) TrainEpochResult {
+func (e *epoch) result(unsent int) TrainEpochResult {
 	ref, c := e.last.get()
 	st := c.State
 	res := TrainEpochResult{Checkpoint: ref, Step: st.Step, TrainLoss: st.TotalLoss / float64(st.Step), Seconds: st.EpochSeconds,
 		SamplesPerSecond: float64(e.plan.NumRows) / max(st.EpochSeconds, 1e-9), Identity: c.Identity, Lineage: c.Lineage,
-		ResumedFrom: from, Unsent: unsent}
+		ResumedFrom: e.from.State.Step, Unsent: unsent}
 	if e.engine != nil {
 		res.Usage = e.engine.Usage()
 	}

@@ -140,6 +140,38 @@ func TestTrainEpochFindsItsFinishedWork(t *testing.T) {
 	}
 }
 
+// nothingOnce is a store that is away for the points of training's end.
+type nothingOnce struct{ artifact.Store }
+
+func (s nothingOnce) PutIfAbsent(ctx context.Context, key string, body []byte) (artifact.Ref, error) {
+	if strings.Contains(key, "/once/") {
+		return artifact.Ref{}, &artifact.Error{Op: "put", URI: key, Err: artifact.ErrUnavailable}
+	}
+	return s.Store.PutIfAbsent(ctx, key, body)
+}
+
+// TestEndOfTrainingIsLoggedAfterItsCheckpoint: the attempt that committed the last checkpoint did not live to log train_loss.
+func TestEndOfTrainingIsLoggedAfterItsCheckpoint(t *testing.T) {
+	b := newBench(t)
+	b.input.Train.Epochs = 1
+	b.gpu.Store = nothingOnce{b.store}
+	_, err := b.train(t, b.input)
+	wantType(t, err, TypeStoreUnavailable, true)
+	b.gpu.Store = b.store
+	for range 2 {
+		res, err := b.train(t, b.input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Step != 11 || res.ResumedFrom != 11 {
+			t.Errorf("step %d from step %d, want the checkpoint that is there", res.Step, res.ResumedFrom)
+		}
+		if n := b.history()["train_loss 11"]; n != 1 {
+			t.Errorf("train_loss stands %d times in MLflow, want once", n)
+		}
+	}
+}
+
 func TestTrainEpochWalksBackFromACorruptCheckpoint(t *testing.T) {
 	want := straight(t)
 	b := newBench(t)
