@@ -32,7 +32,13 @@ type Buckets struct {
 // the bucket of DURATUNE_STORE alone is allowed.
 func BucketsFromEnv(getenv func(string) string) (Buckets, error) {
 	const name = "DURATUNE_SOURCE_BUCKETS"
-	b := Buckets{open: openBucket}
+	config, err := artifact.ConfigFromEnv(getenv)
+	if err != nil {
+		return Buckets{}, err
+	}
+	b := Buckets{open: func(ctx context.Context, bucket string) (artifact.Source, error) {
+		return openBucket(ctx, bucket, config)
+	}}
 	for _, p := range strings.FieldsFunc(getenv(name), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
 		if _, err := path.Match(p, ""); err != nil {
 			return Buckets{}, fmt.Errorf("%s: %q is not a pattern: %w", name, p, err)
@@ -46,8 +52,8 @@ func BucketsFromEnv(getenv func(string) string) (Buckets, error) {
 }
 
 // openBucket opens a bucket with the worker's own AWS environment.
-func openBucket(ctx context.Context, bucket string) (artifact.Source, error) {
-	store, err := artifact.Open(ctx, "s3://"+bucket, artifact.Config{})
+func openBucket(ctx context.Context, bucket string, config artifact.Config) (artifact.Source, error) {
+	store, err := artifact.Open(ctx, "s3://"+bucket, config)
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,7 @@ type Base struct {
 //
 //	TEMPORAL_*                as the SDK's envconfig takes them (address, namespace, TLS, API key)
 //	DURATUNE_STORE            s3://bucket/prefix of the runs' artifacts; AWS_* as the AWS SDK takes them
+//	DURATUNE_S3_*             see artifact.ConfigFromEnv
 //	MLFLOW_*                  as MLflow's Python client takes them
 //	DURATUNE_CACHE            local folder for downloads
 //	DURATUNE_TEMPORAL_UI      base address of the Temporal Web UI, for links
@@ -138,7 +139,11 @@ func openStore(ctx context.Context, getenv func(string) string) (artifact.Store,
 	if uri == "" {
 		return nil, errors.New("DURATUNE_STORE is not set: name a place for checkpoints, e.g. s3://bucket/runs")
 	}
-	store, err := artifact.Open(ctx, uri, artifact.Config{})
+	config, err := artifact.ConfigFromEnv(getenv)
+	if err != nil {
+		return nil, err
+	}
+	store, err := artifact.Open(ctx, uri, config)
 	if err != nil {
 		return nil, fmt.Errorf("DURATUNE_STORE: %w", err)
 	}

@@ -32,7 +32,7 @@ type fingerprint struct {
 func (a *arena) connect(ctx context.Context) (err error) {
 	config := aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(a.S3URL()), Credentials: credentials.NewStaticCredentialsProvider(a.AccessKey, a.SecretKey, "")}
 	for uri, store := range map[string]*artifact.Store{"s3://duratune/runs": &a.store, "s3://mlflow": &a.models} {
-		if *store, err = artifact.Open(ctx, uri, artifact.Config{AWS: &config, PathStyle: true}); err != nil {
+		if *store, err = artifact.Open(ctx, uri, artifact.Config{AWS: &config}); err != nil {
 			return err
 		}
 	}

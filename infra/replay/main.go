@@ -3,7 +3,7 @@
 //	replay -capsule <MLflow run id, or a file>
 //
 // The capsule is what the diverged run kept among its artifacts: the state before the step, the rows, the learning rate, the
-// seed. MLFLOW_*, AWS_* and DURATUNE_STORE are read as a worker reads them. It needs a build with the tag torch;
+// seed. MLFLOW_*, AWS_*, DURATUNE_S3_* and DURATUNE_STORE are read as a worker reads them. It needs a build with the tag torch;
 // `go tool task replay:step` sees to it.
 package main
 
@@ -48,7 +48,11 @@ func run(ctx context.Context, name string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	store, err := artifact.Open(ctx, os.Getenv("DURATUNE_STORE"), artifact.Config{})
+	s3, err := artifact.ConfigFromEnv(os.Getenv)
+	if err != nil {
+		return err
+	}
+	store, err := artifact.Open(ctx, os.Getenv("DURATUNE_STORE"), s3)
 	if err != nil {
 		return fmt.Errorf("DURATUNE_STORE: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,10 +23,41 @@ type Config struct {
 	// AWS holds credentials, region and endpoint for s3 stores; nil loads them from the environment and the shared
 	// files, as every AWS client does.
 	AWS *aws.Config
-	// PathStyle puts the bucket into the path instead of the host name. It is implied by a custom endpoint
-	// (AWS_ENDPOINT_URL_S3).
-	PathStyle bool
+	// Addressing is "path" to put the bucket into the path of a request, or "virtual" to put it into the host name;
+	// empty means virtual at AWS and path at a custom endpoint (AWS_ENDPOINT_URL_S3).
+	Addressing string
+	// SSE is what the store shall encrypt objects with, as in x-amz-server-side-encryption: "AES256", "aws:kms" or
+	// "aws:kms:dsse"; empty leaves it to the bucket.
+	SSE string
+	// KMSKey is the id or the ARN of the key for aws:kms; empty means the account's own.
+	KMSKey string
 }
+
+// ConfigFromEnv reads what the AWS SDK has no variables for, for s3 stores:
+//
+//	DURATUNE_S3_ADDRESSING      path or virtual
+//	DURATUNE_S3_SSE             AES256, aws:kms or aws:kms:dsse
+//	DURATUNE_S3_SSE_KMS_KEY_ID  id or ARN of the key for aws:kms
+func ConfigFromEnv(getenv func(string) string) (Config, error) {
+	const addressing, sse, key = "DURATUNE_S3_ADDRESSING", "DURATUNE_S3_SSE", "DURATUNE_S3_SSE_KMS_KEY_ID"
+	c := Config{Addressing: getenv(addressing), SSE: getenv(sse), KMSKey: getenv(key)}
+	if !slices.Contains([]string{"", pathStyle, virtualStyle}, c.Addressing) {
+		return Config{}, fmt.Errorf("%s: got %q, want path or virtual", addressing, c.Addressing)
+	}
+	if !slices.Contains([]string{"", "AES256", "aws:kms", "aws:kms:dsse"}, c.SSE) {
+		return Config{}, fmt.Errorf("%s: got %q, want AES256, aws:kms or aws:kms:dsse", sse, c.SSE)
+	}
+	if c.KMSKey != "" && !strings.HasPrefix(c.SSE, "aws:kms") {
+		return Config{}, fmt.Errorf("%s is set, but %s is %q: only aws:kms takes a key", key, sse, c.SSE)
+	}
+	return c, nil
+}
+
+// Values of Config.Addressing.
+const (
+	pathStyle    = "path"
+	virtualStyle = "virtual"
+)
 
 // Open returns the store at s3://bucket/prefix, file:///folder or mem:. It does not call the store: [Store.Check] does.
 func Open(ctx context.Context, uri string, cfg Config) (Store, error) {
@@ -66,31 +98,38 @@ func openS3(ctx context.Context, bucket, prefix string, cfg Config) (Store, erro
 		base = &loaded
 	}
 	client := s3.NewFromConfig(*base, func(o *s3.Options) {
-		o.UsePathStyle = cfg.PathStyle || o.BaseEndpoint != nil
-		o.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-			t.DialContext = dialIdle(&net.Dialer{Timeout: dialTimeout}, idleTimeout)
-			t.MaxIdleConnsPerHost = 4 * uploadParts
-		})
+		o.UsePathStyle = cfg.Addressing == pathStyle || cfg.Addressing == "" && o.BaseEndpoint != nil
+		if c, ok := o.HTTPClient.(*awshttp.BuildableClient); ok { // with the certificates of AWS_CA_BUNDLE
+			o.HTTPClient = c.WithTransportOptions(func(t *http.Transport) {
+				t.DialContext = dialIdle(t.DialContext)
+				t.MaxIdleConnsPerHost = 4 * uploadParts
+			})
+		}
 		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
 			o.RateLimiter = ratelimit.None // the default one remembers an outage and then refuses later calls
 		})
-		// Every object has our own digest; without this, each read would log that its checksum is not validated.
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		o.DisableLogOutputChecksumValidationSkipped = true
+		if o.ResponseChecksumValidation == aws.ResponseChecksumValidationUnset { // in a Config.AWS made by hand
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+		}
+		o.DisableLogOutputChecksumValidationSkipped = true // said at every read of an object without a checksum
 	})
-	return NewS3(client, bucket, prefix)
+	return newS3(client, bucket, prefix, cfg)
 }
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // dialIdle gives connections a deadline that every byte in either direction renews, so that a peer that went silent
 // is noticed, but a slow one is waited for.
-func dialIdle(d *net.Dialer, idle time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func dialIdle(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := d.DialContext(ctx, network, addr)
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		conn, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &idleConn{conn, idle}, nil
+		return &idleConn{conn, idleTimeout}, nil
 	}
 }
 

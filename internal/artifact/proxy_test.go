@@ -40,9 +40,19 @@ type proxied struct {
 	fault *fault
 	left  int
 	hits  int
+	seen  []*http.Request          // without bodies
+	deny  func(*http.Request) bool // what is refused as not understood; may be nil
 }
 
 func newProxy(t *testing.T, g *artifacttest.Gateway) *proxied {
+	t.Helper()
+	p := unstarted(t, g)
+	p.Start()
+	return p
+}
+
+// unstarted is a proxy that starts with or without TLS.
+func unstarted(t *testing.T, g *artifacttest.Gateway) *proxied {
 	t.Helper()
 	target, err := url.Parse(g.Endpoint)
 	if err != nil {
@@ -66,8 +76,12 @@ func newProxy(t *testing.T, g *artifacttest.Gateway) *proxied {
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f := p.next(r.Method)
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := p.next(r)
+		if p.deny != nil && p.deny(r) {
+			refuse(http.StatusBadRequest, "InvalidRequest")(w)
+			return
+		}
 		if f != nil && f.before != nil && f.before(w) {
 			return
 		}
@@ -93,15 +107,34 @@ func (p *proxied) set(f *fault) {
 }
 
 // next is the fault that hits a request, if any.
-func (p *proxied) next(method string) *fault {
+func (p *proxied) next(r *http.Request) *fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fault == nil || p.fault.method != method || p.left == 0 {
+	p.seen = append(p.seen, r)
+	if p.fault == nil || p.fault.method != r.Method || p.left == 0 {
 		return nil
 	}
 	p.left--
 	p.hits++
 	return p.fault
+}
+
+// requests returns what has come since it was called last, as "METHOD host/path: values of the headers", without those
+// that are not set.
+func (p *proxied) requests(headers ...string) (lines []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.seen {
+		line := r.Method + " " + r.Host + r.URL.Path + ":"
+		for _, h := range headers {
+			if v := r.Header.Get(h); v != "" {
+				line += " " + v
+			}
+		}
+		lines = append(lines, line)
+	}
+	p.seen = nil
+	return lines
 }
 
 // changed flips a bit, or cuts off the end, of what is read behind the first bytes.

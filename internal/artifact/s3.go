@@ -11,10 +11,12 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
+	tmtypes "github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
@@ -27,7 +29,8 @@ const (
 
 // S3 is a Store in a bucket of S3 or of a server that speaks its protocol, below a prefix.
 //
-// Digests are ours, on both ways; the store's own checksums (CRC32) guard each part on its way besides. No method
+// Digests are ours, on both ways. The store's own checksums, CRC64NVME over the whole object where it knows that, guard
+// an object besides: the store checks what it is sent, we check what it gives back, sources of others included. No method
 // asks by HEAD, whose answer has no body: a missing bucket and an unknown access key then look like a missing object.
 type S3 struct {
 	space
@@ -35,22 +38,30 @@ type S3 struct {
 	manager *transfermanager.Client
 	bucket  string
 	root    string // key prefix with a slash at its end, or empty
+	sse     string // x-amz-server-side-encryption of what is written, or empty
+	kmsKey  *string
+	older   atomic.Bool // the store has refused CRC64NVME
 }
 
 var _ Store = (*S3)(nil)
 
-// NewS3 returns the store below prefix (may be empty) in bucket. [Open] makes a client with sensible limits.
-func NewS3(client *s3.Client, bucket, prefix string) (*S3, error) {
+// newS3 returns the store below prefix (may be empty) in bucket.
+func newS3(client *s3.Client, bucket, prefix string, cfg Config) (*S3, error) {
 	prefix, err := checkPrefix(prefix)
 	if err != nil {
 		return nil, err
 	}
-	s := &S3{space: space{url.URL{Scheme: "s3", Host: bucket, Path: prefix}}, client: client, bucket: bucket}
+	s := &S3{space: space{url.URL{Scheme: "s3", Host: bucket, Path: prefix}}, client: client, bucket: bucket, sse: cfg.SSE}
 	if prefix != "" {
 		s.root = prefix + "/"
 	}
+	if cfg.KMSKey != "" {
+		s.kmsKey = &cfg.KMSKey
+	}
 	s.manager = transfermanager.New(client, func(o *transfermanager.Options) {
 		o.Concurrency, o.FailTimeout = uploadParts, abortTimeout
+		// Its own default would override what AWS_REQUEST_CHECKSUM_CALCULATION chose.
+		o.RequestChecksumCalculation = client.Options().RequestChecksumCalculation
 	})
 	return s, nil
 }
@@ -60,17 +71,27 @@ func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker, progress P
 	if err := s.ready(ctx, "put", key); err != nil {
 		return Ref{}, err
 	}
-	size, err := remaining(body)
+	at, size, err := remaining(body)
 	if err != nil {
 		return Ref{}, fmt.Errorf("put %s: %w", s.uri(key), err)
 	}
-	d := newDigester(ctxReader{ctx, body}, nil)
-	_, err = s.manager.UploadObject(ctx, &transfermanager.UploadObjectInput{
-		Bucket: &s.bucket, Key: s.name(key), ContentLength: &size, Body: d,
-	}, func(o *transfermanager.Options) {
-		if progress != nil {
-			o.ObjectProgressListeners.Register(&listener{progress: progress})
+	input := &transfermanager.UploadObjectInput{Bucket: &s.bucket, Key: s.name(key), ContentLength: &size,
+		ServerSideEncryption: tmtypes.ServerSideEncryption(s.sse), SSEKMSKeyID: s.kmsKey}
+	var d *digester
+	l := &listener{progress: progress}
+	err = s.checksummed(func(sum types.ChecksumAlgorithm) error {
+		d = newDigester(ctxReader{ctx, body}, nil)
+		if _, d.err = body.Seek(at, io.SeekStart); d.err != nil {
+			return d.err
 		}
+		input.Body, input.ChecksumAlgorithm = d, tmtypes.ChecksumAlgorithm(sum)
+		_, err := s.manager.UploadObject(ctx, input, func(o *transfermanager.Options) {
+			o.S3 = &partSums{Client: s.client}
+			if progress != nil {
+				o.ObjectProgressListeners.Register(l)
+			}
+		})
+		return err
 	})
 	if d.err != nil && ctx.Err() == nil {
 		return Ref{}, fmt.Errorf("put %s: read body: %w", s.uri(key), d.err)
@@ -95,18 +116,13 @@ func (s *S3) abortLeft(ctx context.Context, key string) {
 	_, _ = s.AbortUploads(ctx, key)
 }
 
-// remaining is the length of a body from its current position.
-func remaining(body io.Seeker) (int64, error) {
-	at, err := body.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return 0, err
+// remaining is a body's current position and its length from there. It leaves the body at its end.
+func remaining(body io.Seeker) (at, size int64, err error) {
+	if at, err = body.Seek(0, io.SeekCurrent); err != nil {
+		return 0, 0, err
 	}
 	end, err := body.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, err
-	}
-	_, err = body.Seek(at, io.SeekStart)
-	return end - at, err
+	return at, end - at, err
 }
 
 // listener hands the parts that the store has acknowledged to a Progress, one call at a time and never backwards.
@@ -132,8 +148,12 @@ func (s *S3) PutIfAbsent(ctx context.Context, key string, body []byte) (Ref, err
 	if err := s.ready(ctx, "put", key); err != nil {
 		return Ref{}, err
 	}
-	_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: s.name(key), Body: bytes.NewReader(body), IfNoneMatch: aws.String("*"),
+	err := s.checksummed(func(sum types.ChecksumAlgorithm) error {
+		_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
+			Bucket: &s.bucket, Key: s.name(key), Body: bytes.NewReader(body), IfNoneMatch: aws.String("*"), ChecksumAlgorithm: sum,
+			ServerSideEncryption: types.ServerSideEncryption(s.sse), SSEKMSKeyId: s.kmsKey,
+		})
+		return err
 	})
 	if err == nil {
 		return refOf(s.uri(key), body), nil
@@ -182,7 +202,12 @@ func (s *S3) get(ctx context.Context, op, key string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, s.fail(ctx, op, key, err)
 	}
-	return &objectBody{out.Body, func(err error) error { return s.fail(ctx, op, key, err) }}, nil
+	return &objectBody{out.Body, func(err error) error {
+		if failsChecksum(err) {
+			return &Error{Op: op, URI: s.uri(key), Err: ErrCorrupt, Detail: err.Error()}
+		}
+		return s.fail(ctx, op, key, err)
+	}}, nil
 }
 
 // objectBody classes the errors of a response's body.

@@ -33,8 +33,9 @@ type Gateway struct {
 }
 
 // StartGateway starts an S3 server with one empty bucket, "bucket", for the duration of a test. The program is
-// $DURATUNE_VERSITYGW, or the one that set-up put into the cache; where there is none the test is skipped.
-func StartGateway(t testing.TB) *Gateway {
+// $DURATUNE_VERSITYGW, or the one that set-up put into the cache; where there is none the test is skipped. More options
+// of the program may be given.
+func StartGateway(t testing.TB, options ...string) *Gateway {
 	t.Helper()
 	program := os.Getenv("DURATUNE_VERSITYGW")
 	if program == "" {
@@ -46,7 +47,7 @@ func StartGateway(t testing.TB) *Gateway {
 	}
 	addr := freeAddr(t)
 	g := &Gateway{Endpoint: "http://" + addr, Folder: t.TempDir()}
-	cmd := exec.Command(program, "--port", addr, "--quiet", "--health", "/health", "posix", g.Folder)
+	cmd := exec.Command(program, append(append([]string{"--port", addr, "--quiet", "--health", "/health"}, options...), "posix", g.Folder)...)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
