@@ -4,6 +4,8 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -99,6 +101,40 @@ func TestLogitsKeepTheOrderOfTheirInputs(t *testing.T) {
 	}
 	if none, err := e.Logits(t.Context(), nil, nil); err != nil || len(none) > 0 {
 		t.Errorf("no inputs: %v, %v", none, err)
+	}
+}
+
+// TestEvaluationBatchIsHalved: a batch that does not fit is halved until it does, every row is done once, and a row that does
+// not fit alone is the device's error.
+func TestEvaluationBatchIsHalved(t *testing.T) {
+	const rows, length = 40, 16
+	inputs := make([][]int32, rows)
+	for i := range inputs {
+		inputs[i] = make([]int32, length)
+	}
+	for _, tt := range []struct{ fit, tries int }{{1024, 1}, {rows, 1}, {10, 6}, {7, 11}, {1, 45}, {0, 6}} { // rows that fit; calls
+		seen, tries := map[int]int{}, 0
+		err := inBatches(inputs, rows, 1<<20, nil, func(chunk []int, tokens int) error {
+			if tries++; len(chunk) > tt.fit {
+				return fmt.Errorf("forward: %w", train.ErrOutOfMemory)
+			}
+			if tokens != len(chunk)*length {
+				t.Errorf("%d tokens in %d rows", tokens, len(chunk))
+			}
+			for _, i := range chunk {
+				seen[i]++
+			}
+			return nil
+		})
+		if tt.fit == 0 {
+			if !errors.Is(err, train.ErrOutOfMemory) || tries != tt.tries {
+				t.Errorf("no row fits: %v after %d tries", err, tries)
+			}
+			continue
+		}
+		if err != nil || len(seen) != rows || slices.Max(slices.Collect(maps.Values(seen))) != 1 || tries != tt.tries {
+			t.Errorf("%d rows fit: %v, %d rows done in %d tries, want each once in %d", tt.fit, err, len(seen), tries, tt.tries)
+		}
 	}
 }
 

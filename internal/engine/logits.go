@@ -5,10 +5,12 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/duratune/duratune/internal/torch"
+	"github.com/duratune/duratune/internal/train"
 )
 
 // evalTokens bounds the tokens of an evaluation batch: enough for the matrix products to be efficient, little enough for
@@ -31,7 +33,8 @@ func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(don
 }
 
 // inBatches calls do with the indices of inputs and the number of their tokens, long sequences first, so many rows and tokens
-// at a time, and tells progress (may be nil) the rows done. A row with more tokens than a batch may have is one by itself.
+// at a time, and tells progress (may be nil) the rows done. A row with more tokens than a batch may have is one by itself. A
+// batch that memory does not suffice for is halved, and those after it are as small, until it is a single row.
 func inBatches(inputs [][]int32, rows, maxTokens int, progress func(done int), do func(chunk []int, tokens int) error) error {
 	order := make([]int, len(inputs))
 	for i := range order {
@@ -44,7 +47,12 @@ func inBatches(inputs [][]int32, rows, maxTokens int, progress func(done int), d
 			tokens += len(inputs[order[done+n]])
 			n++
 		}
-		if err := do(order[done:done+n], tokens); err != nil {
+		err := do(order[done:done+n], tokens)
+		if errors.Is(err, train.ErrOutOfMemory) && n > 1 {
+			maxTokens = tokens / 2
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		done += n
