@@ -2,6 +2,8 @@ package activities
 
 import (
 	"context"
+	"io"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -22,6 +24,42 @@ type Heartbeat struct {
 
 	Checkpoint artifact.Ref `json:"checkpoint,omitzero"` // last committed manifest
 	Failures   []int64      `json:"failures,omitempty"`  // steps that earlier attempts started from without progress
+}
+
+// beatInterval is how often a download beats.
+const beatInterval = time.Second
+
+// Beating makes every download from s that an activity reads a source of its heartbeats: one of some GB takes longer than
+// a worker may be silent.
+func Beating(s artifact.Store) artifact.Store { return beating{s} }
+
+type beating struct{ artifact.Store }
+
+// Open opens an object whose arriving bytes beat. What the attempt before had to say stays said.
+func (b beating) Open(ctx context.Context, ref artifact.Ref) (io.ReadCloser, error) {
+	r, err := b.Store.Open(ctx, ref)
+	if err != nil || !activity.IsActivity(ctx) {
+		return r, err
+	}
+	h := lastBeat(ctx)
+	h.Phase = "download"
+	return &beatingReader{ReadCloser: r, beat: func() { beat(ctx, h) }, last: time.Now()}, nil
+}
+
+type beatingReader struct {
+	io.ReadCloser
+	beat func()
+	last time.Time
+}
+
+// Read reads, and beats once a while.
+func (r *beatingReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if n > 0 && time.Since(r.last) >= beatInterval {
+		r.last = time.Now()
+		r.beat()
+	}
+	return n, err
 }
 
 // beat records a heartbeat; the SDK throttles.

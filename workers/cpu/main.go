@@ -42,7 +42,7 @@ func run() error {
 	}
 	w := base.New(activities.Queue, os.Getenv, worker.Options{})
 	workflows.Register(w)
-	w.RegisterActivity(&activities.CPU{Store: base.Store, Tracking: base.Tracking, Roots: roots, Buckets: buckets, Hub: hub.New(hubConfig),
+	w.RegisterActivity(&activities.CPU{Store: activities.Beating(base.Store), Tracking: base.Tracking, Roots: roots, Buckets: buckets, Hub: hub.New(hubConfig),
 		Cluster: base.Cluster(), CacheDir: base.CacheDir, Scratch: base.Scratch, UI: base.UI, Logger: base.Logger})
 	if err := base.ScheduleReconcile(context.Background(), os.Getenv); err != nil {
 		return err
