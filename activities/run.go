@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -49,7 +50,8 @@ type Session struct {
 	Tokenizer recipe.Tokenizer `json:"tokenizer"`
 	Train     recipe.Train     `json:"train"`
 	MicroStep int              `json:"micro_step"` // rows a forward pass
-	Started   int64            `json:"started"`    // of the workflow, Unix milliseconds
+	MaxStep   recipe.Duration  `json:"max_step,omitempty"`
+	Started   int64            `json:"started"` // of the workflow, Unix milliseconds
 }
 
 // spec is what the session's engine is opened with.
@@ -57,6 +59,7 @@ func (s Session) spec(modelDir string) train.Spec {
 	t := s.Train
 	return train.Spec{
 		ModelDir: modelDir, Labels: s.Labels, MaxLength: s.Tokenizer.MaxLength, Padding: s.Tokenizer.Padding,
+		MaxStep:   time.Duration(s.MaxStep),
 		BatchSize: s.batch(), EvalBatch: t.EvalBatchSize, MicroStep: min(s.MicroStep, s.batch()),
 		Precision: t.Precision, Seed: t.Seed, WeightDecay: t.WeightDecay,
 		AdamBeta1: t.AdamBeta1, AdamBeta2: t.AdamBeta2, AdamEpsilon: t.AdamEpsilon,

@@ -9,9 +9,9 @@ import (
 	"github.com/duratune/duratune/internal/train"
 )
 
-// hungAfter is how long a device may be silent. After one minute without a heartbeat the run has given this worker up; a
-// step that has still not ended after two holds the slot for nothing.
-const hungAfter = 2 * time.Minute
+// hungAfter is how long a device may be silent. After the longest time that a step may take the run has given this worker
+// up; a step that has still not ended after twice as long holds the slot for nothing.
+func hungAfter(s train.Spec) time.Duration { return 2 * max(time.Minute, s.MaxStep) }
 
 // Watchdog ends a worker process whose device no longer works, which only a new process can mend: at once where an
 // operation hangs, and after the activity has reported its failure where the device is lost.
@@ -33,7 +33,7 @@ func (d *Watchdog) Watch(open train.OpenFunc) train.OpenFunc {
 		if err != nil {
 			return nil, d.look(err)
 		}
-		return &watched{Engine: eng, dog: d}, nil
+		return &watched{Engine: eng, dog: d, limit: hungAfter(spec)}, nil
 	}
 }
 
@@ -51,33 +51,34 @@ func (d *Watchdog) look(err error) error {
 	return err
 }
 
-// within begins to watch an operation; again starts its time anew, end ends it.
-func (d *Watchdog) within(op string) (again, end func()) {
-	timer := time.AfterFunc(hungAfter, func() { d.hung(op, hungAfter) })
-	return func() { timer.Reset(hungAfter) }, func() { timer.Stop() }
-}
-
 // watched is an engine whose operations are timed.
 type watched struct {
 	train.Engine
-	dog *Watchdog
+	dog   *Watchdog
+	limit time.Duration
+}
+
+// within begins to watch an operation; again starts its time anew, end ends it.
+func (w *watched) within(op string) (again, end func()) {
+	timer := time.AfterFunc(w.limit, func() { w.dog.hung(op, w.limit) })
+	return func() { timer.Reset(w.limit) }, func() { timer.Stop() }
 }
 
 func (w *watched) Step(ctx context.Context, step int64, lr float64, b train.Batch) error {
-	_, end := w.dog.within("step")
+	_, end := w.within("step")
 	defer end()
 	return w.dog.look(w.Engine.Step(ctx, step, lr, b))
 }
 
 func (w *watched) Sync(ctx context.Context) ([]train.StepStats, error) {
-	_, end := w.dog.within("sync")
+	_, end := w.within("sync")
 	defer end()
 	stats, err := w.Engine.Sync(ctx)
 	return stats, w.dog.look(err)
 }
 
 func (w *watched) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
-	again, end := w.dog.within("logits")
+	again, end := w.within("logits")
 	defer end()
 	logits, err := w.Engine.Logits(ctx, inputs, func(done int) {
 		again()
@@ -89,7 +90,7 @@ func (w *watched) Logits(ctx context.Context, inputs [][]int32, progress func(do
 }
 
 func (w *watched) Snapshot(ctx context.Context) (train.Snapshot, error) {
-	_, end := w.dog.within("snapshot")
+	_, end := w.within("snapshot")
 	defer end()
 	snap, err := w.Engine.Snapshot(ctx)
 	return snap, w.dog.look(err)

@@ -26,10 +26,10 @@ func (e engine) Logits(_ context.Context, _ [][]int32, progress func(int)) ([][]
 }
 
 // watch opens e under a watchdog.
-func watch(t *testing.T, e engine, hung func(string, time.Duration)) (*Watchdog, train.Engine) {
+func watch(t *testing.T, spec train.Spec, e engine, hung func(string, time.Duration)) (*Watchdog, train.Engine) {
 	t.Helper()
 	dog := NewWatchdog(hung)
-	eng, err := dog.Watch(func(context.Context, train.Spec) (train.Engine, error) { return e, nil })(t.Context(), train.Spec{})
+	eng, err := dog.Watch(func(context.Context, train.Spec) (train.Engine, error) { return e, nil })(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func watch(t *testing.T, e engine, hung func(string, time.Duration)) (*Watchdog,
 func TestWatchdogSeesAHungStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung := make(chan string, 1)
-		_, eng := watch(t, engine{step: func() error {
+		_, eng := watch(t, train.Spec{}, engine{step: func() error {
 			if op := <-hung; op != "step" {
 				t.Errorf("%s hangs, want step", op)
 			}
@@ -53,9 +53,9 @@ func TestWatchdogSeesAHungStep(t *testing.T) {
 
 func TestWatchdogLeavesSlowWorkAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, eng := watch(t, engine{logits: func(progress func(int)) {
+		_, eng := watch(t, train.Spec{}, engine{logits: func(progress func(int)) {
 			for range 4 {
-				<-time.After(hungAfter / 2)
+				<-time.After(hungAfter(train.Spec{}) / 2)
 				progress(1)
 			}
 		}}, func(op string, _ time.Duration) { t.Errorf("%s was taken to hang", op) })
@@ -65,10 +65,32 @@ func TestWatchdogLeavesSlowWorkAlone(t *testing.T) {
 	})
 }
 
+// TestWatchdogAllowsForTheRecipe: a step is no sign of a hung device before twice the time that the recipe gives it.
+func TestWatchdogAllowsForTheRecipe(t *testing.T) {
+	for _, tt := range []struct {
+		takes time.Duration
+		hangs bool
+	}{{time.Minute, false}, {19 * time.Minute, false}, {21 * time.Minute, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			hung := false
+			_, eng := watch(t, train.Spec{MaxStep: 10 * time.Minute}, engine{step: func() error {
+				<-time.After(tt.takes)
+				return nil
+			}}, func(string, time.Duration) { hung = true })
+			if err := eng.Step(t.Context(), 0, 0, train.Batch{}); err != nil {
+				t.Fatal(err)
+			}
+			if hung != tt.hangs {
+				t.Errorf("a step of %s was taken to hang: %v, want %v", tt.takes, hung, tt.hangs)
+			}
+		})
+	}
+}
+
 func TestLostDeviceIsSeen(t *testing.T) {
 	broken := errors.New("row 3 is broken")
 	fails := broken
-	dog, eng := watch(t, engine{step: func() error { return fails }}, nil)
+	dog, eng := watch(t, train.Spec{}, engine{step: func() error { return fails }}, nil)
 	for _, tt := range []struct {
 		err  error
 		lost bool

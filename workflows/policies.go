@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/duratune/duratune/activities"
+	"github.com/duratune/duratune/internal/recipe"
 )
 
 // Retryability is decided where an error is made (activities/errors.go), never here: no policy lists error types or
@@ -51,11 +52,12 @@ func background(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
-// gpu is for work on a device. limits.max_wall_time bounds it; a cancelled run waits until the device is free.
-func gpu(ctx workflow.Context, summary string) workflow.Context {
+// gpu is for work on a device, which beats at least every maxStep (recipes of older builds do not say it: a minute).
+// limits.max_wall_time bounds it; a cancelled run waits until the device is free.
+func gpu(ctx workflow.Context, summary string, maxStep recipe.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue: activities.GPUQueue, Summary: summary, RetryPolicy: retry,
-		StartToCloseTimeout: 7 * 24 * time.Hour, HeartbeatTimeout: time.Minute, WaitForCancellation: true,
+		StartToCloseTimeout: 7 * 24 * time.Hour, HeartbeatTimeout: max(time.Minute, time.Duration(maxStep)), WaitForCancellation: true,
 	})
 }
 

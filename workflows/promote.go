@@ -20,7 +20,7 @@ func Promote(ctx workflow.Context, in activities.PromoteInput) (res activities.P
 		if in.Contest != nil {
 			challenge := activities.CompareChampionInput{Contest: *in.Contest, RegisteredModel: in.RegisteredModel, Alias: in.Alias, ModelID: in.ModelID}
 			summary := "compare with " + in.RegisteredModel + "@" + in.Alias
-			if err := workflow.ExecuteActivity(gpu(ctx, summary), gpuActivity.CompareChampion, challenge).Get(ctx, &in.Comparison); err != nil {
+			if err := workflow.ExecuteActivity(gpu(ctx, summary, in.Contest.MaxStep), gpuActivity.CompareChampion, challenge).Get(ctx, &in.Comparison); err != nil {
 				return res, err
 			}
 			in.LastTry = try == contests

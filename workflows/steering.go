@@ -148,7 +148,7 @@ func (r *run) onDevice(ctx workflow.Context, summary string, activity, in, out a
 		if err := r.hold(ctx); err != nil {
 			return err
 		}
-		actx, yield := workflow.WithCancel(gpu(ctx, summary))
+		actx, yield := workflow.WithCancel(gpu(ctx, summary, r.recipe.Limits.MaxStepTime))
 		r.steering.yield = yield
 		err := workflow.ExecuteActivity(actx, activity, in).Get(actx, out)
 		r.steering.yield = nil

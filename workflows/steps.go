@@ -138,7 +138,7 @@ func (r *run) prepare(ctx workflow.Context) error {
 // session is what every activity on a device needs to know of the run.
 func (r *run) session(ctx workflow.Context, epoch int) activities.Session {
 	return activities.Session{Run: r.id, Epoch: epoch, Model: r.model.Model, Labels: r.recipe.Data.Labels,
-		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep, Started: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}
+		Tokenizer: r.recipe.Tokenizer, Train: r.recipe.Train, MicroStep: r.microStep, MaxStep: r.recipe.Limits.MaxStepTime, Started: workflow.GetInfo(ctx).WorkflowStartTime.UnixMilli()}
 }
 
 // trainEpoch trains one epoch from the last checkpoint, with smaller forward passes each time memory does not suffice.

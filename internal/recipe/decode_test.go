@@ -211,7 +211,7 @@ func TestTutorialRecipe(t *testing.T) {
 		Tracking:   Tracking{ModelName: "fine_tuned", RegisteredModel: "sms-spam", Alias: "champion", PromoteIf: "passed", MaxP: 1},
 		LoadTest:   LoadTest{RatePerSecond: 50, Duration: Duration(10 * time.Second), MaxP99: Duration(250 * time.Millisecond)},
 		Checkpoint: Checkpoint{Keep: 1},
-		Limits:     Limits{MaxWallTime: Duration(6 * time.Hour)},
+		Limits:     Limits{MaxWallTime: Duration(6 * time.Hour), MaxStepTime: Duration(time.Minute)},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

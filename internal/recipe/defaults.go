@@ -34,7 +34,7 @@ func Defaults() Recipe {
 		Tracking:   Tracking{ModelName: "fine_tuned", PromoteIf: "passed", MaxP: 1},
 		LoadTest:   LoadTest{RatePerSecond: 20, Duration: Duration(10 * time.Second), MaxP99: Duration(time.Second)},
 		Checkpoint: Checkpoint{Keep: 1},
-		Limits:     Limits{MaxWallTime: Duration(24 * time.Hour)},
+		Limits:     Limits{MaxWallTime: Duration(24 * time.Hour), MaxStepTime: Duration(time.Minute)},
 	}
 }
 

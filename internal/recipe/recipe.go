@@ -165,4 +165,5 @@ type ResumeFrom struct {
 // Limits bound the run.
 type Limits struct {
 	MaxWallTime Duration `json:"max_wall_time"` // from start to end, retries included
+	MaxStepTime Duration `json:"max_step_time"` // the longest that one step of the training or one evaluation batch may take on a worker that works, at least 1m: a worker silent for longer is given up, and one silent for twice as long ends itself
 }

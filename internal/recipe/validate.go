@@ -40,6 +40,7 @@ func (r Recipe) rules() Problems {
 	p.check(r.Checkpoint.Every >= 0, "checkpoint.every", r.Checkpoint.Every, "0s or more")
 	p.check(r.Checkpoint.Keep >= 1, "checkpoint.keep", r.Checkpoint.Keep, ">= 1")
 	p.check(r.Limits.MaxWallTime > 0, "limits.max_wall_time", r.Limits.MaxWallTime, "> 0")
+	p.check(r.Limits.MaxStepTime >= Duration(time.Minute), "limits.max_step_time", r.Limits.MaxStepTime, "at least 1m")
 	r.ResumeFrom.rules(&p, r.Train.Epochs)
 	r.crossRules(&p)
 	return p

@@ -82,6 +82,7 @@ func TestRules(t *testing.T) {
 		{"checkpoint.every", []string{`"0s"`, `"2m"`}, []string{`"-1s"`, `5`}},
 		{"checkpoint.keep", []string{`1`, `3`}, []string{`0`}},
 		{"limits.max_wall_time", []string{`"1m"`}, []string{`"0s"`, `"-1h"`}},
+		{"limits.max_step_time", []string{`"1m"`, `"2h"`}, []string{`"59s"`, `"-1h"`}},
 		{"resume_from.run", []string{`""`}, []string{`"a"`, `7`}},
 		{"resume_from.epoch", []string{`0`}, []string{`1`, `-1`}},
 	})

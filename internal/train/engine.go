@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"time"
 
 	"github.com/duratune/duratune/internal/safetensors"
 )
@@ -83,6 +84,8 @@ type Spec struct {
 	BatchSize int    // rows a step
 	EvalBatch int    // rows an evaluation batch; a hint
 	MicroStep int    // rows a forward pass; BatchSize unless memory forbids
+
+	MaxStep time.Duration // longest step or evaluation batch that is no sign of a hung device; 0: a minute
 
 	Precision      string  // "auto", "fp32", "tf32" or "bf16"
 	Seed           int64   // keys dropout and the initialisation of new tensors
