@@ -110,7 +110,7 @@ func (f *fakeEngine) Close() error       { f.closed = true; return nil }
 // bench is a GPU worker over an in-memory store, a fake MLflow and fake engines.
 type bench struct {
 	gpu     *GPU
-	store   *artifact.Mem
+	store   artifact.Store
 	mlflow  *mlflowtest.Server
 	run     Run
 	engines []*fakeEngine
