@@ -43,7 +43,7 @@ type Comparison struct {
 // CompareChampion loads the version that holds the alias, has the same engine classify the same test rows, and compares.
 // A champion that cannot be compared with keeps the alias: a person must decide.
 func (g *GPU) CompareChampion(ctx context.Context, in CompareChampionInput) (res Comparison, err error) {
-	defer func() { err = edge(err) }()
+	defer func() { err = edge(failed(ctx, in.Session, err)) }()
 	beat(ctx, Heartbeat{Phase: "compare with the champion"})
 	holder, err := g.Tracking.GetAlias(ctx, in.RegisteredModel, in.Alias)
 	switch {

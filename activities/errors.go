@@ -22,23 +22,23 @@ import (
 )
 
 // forkError says that another execution of the workflow owns the run.
-type forkError struct{ owner, workflow string }
+type forkError struct{ owner, workflow, mlflowRun string }
 
 func (e *forkError) Error() string {
 	return fmt.Sprintf("this execution is a reset of %s, whose MLflow run and checkpoints belong to execution %s; "+
-		"start the recipe anew instead, with \"resume_from\": {\"run\": \"<MLflow run id>\", \"epoch\": <n>} to reuse its epochs: "+
-		"temporal workflow start --type FineTune --task-queue %s --workflow-id <new id> --input-file <recipe>", e.workflow, e.owner, Queue)
+		"start the recipe anew instead, with \"resume_from\": {\"run\": \"%s\", \"epoch\": <n>} to reuse its epochs: "+
+		"temporal workflow start --type FineTune --task-queue %s --workflow-id <new id> --input-file <recipe>", e.workflow, e.owner, e.mlflowRun, Queue)
 }
 
 // noProgressError says that the same step failed time and again.
 type noProgressError struct {
-	step     int64
+	what     string // e.g. "from step 7", "of Validate"
 	attempts int
 	err      error
 }
 
 func (e *noProgressError) Error() string {
-	return fmt.Sprintf("%d attempts from step %d failed without progress, the last one with: %v", e.attempts, e.step, e.err)
+	return fmt.Sprintf("%d attempts %s failed without progress, the last one with: %v", e.attempts, e.what, e.err)
 }
 
 func (e *noProgressError) Unwrap() error { return e.err }

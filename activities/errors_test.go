@@ -40,8 +40,8 @@ func TestRules(t *testing.T) {
 		kind  string
 		delay time.Duration
 	}{
-		{&forkError{"a", "b"}, TypeForkByReset, once},
-		{&noProgressError{1, 3, train.ErrDevice}, TypeNoProgress, once},
+		{&forkError{"a", "b", "c"}, TypeForkByReset, once},
+		{&noProgressError{"from step 1", 3, train.ErrDevice}, TypeNoProgress, once},
 		{recipe.Problems{{Path: "name"}}, TypeInvalidRecipe, once},
 		{&resumeError{"x"}, TypeResumeRefused, once},
 		{&train.NotFiniteError{}, TypeLossNotFinite, once},

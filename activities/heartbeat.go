@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -23,7 +24,7 @@ type Heartbeat struct {
 	ETASeconds       float64 `json:"eta_seconds,omitempty"`
 
 	Checkpoint artifact.Ref `json:"checkpoint,omitzero"` // last committed manifest
-	Failures   []int64      `json:"failures,omitempty"`  // steps that earlier attempts started from without progress
+	Failures   []int64      `json:"failures,omitempty"`  // an entry for each earlier attempt that failed without progress: the step it began at, or the epoch
 }
 
 // beatInterval is how often a download beats.
@@ -75,4 +76,29 @@ func lastBeat(ctx context.Context) Heartbeat {
 		}
 	}
 	return h
+}
+
+// noProgressLimit is how many failures of the same work, with no checkpoint between them, end the run.
+const noProgressLimit = 3
+
+// counted has note record a failure where the next attempt finds it, and makes the last one that is allowed final. Outages,
+// interruptions and cancellation are nobody's fault and do not count; a killed worker never comes here.
+func counted(ctx context.Context, err error, what string, note func() (failures []int64)) error {
+	if err == nil || excused(err) || ctx.Err() != nil {
+		return err
+	}
+	if n := len(note()); n >= noProgressLimit && retryable(err) {
+		return &noProgressError{what: what, attempts: n, err: err}
+	}
+	return err
+}
+
+// failed counts the failures of an activity that has no checkpoints.
+func failed(ctx context.Context, s Session, err error) error {
+	return counted(ctx, err, "of "+activity.GetInfo(ctx).ActivityType.Name, func() []int64 {
+		h := lastBeat(ctx)
+		h.Phase, h.Failures = "failed", append(slices.Clone(h.Failures), int64(s.Epoch))
+		beat(ctx, h)
+		return h.Failures
+	})
 }

@@ -52,7 +52,7 @@ var scoreTolerance = map[string]float64{"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2
 // LoadTest loads the logged model as its users will, by its models:/ URI from the tracking server, compares its labels and
 // scores with the trained model's, and then sends it traffic at the recipe's rate.
 func (g *GPU) LoadTest(ctx context.Context, in LoadTestInput) (res LoadTestResult, err error) {
-	defer func() { err = edge(err) }()
+	defer func() { err = edge(failed(ctx, in.Session, err)) }()
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}

@@ -25,7 +25,7 @@ const (
 	TypeLossNotFinite       = "LossNotFinite"       // details name the step and its rows
 	TypeWorkerLost          = "WorkerLost"          // retried: the worker process died, and its successor handed the work back
 	TypeInterrupted         = "Interrupted"         // retried: the worker is shutting down and has checkpointed
-	TypeNoProgress          = "NoProgress"          // three attempts from the same step failed
+	TypeNoProgress          = "NoProgress"          // three attempts from the same step, or at the same work without steps, failed
 	TypeExamplesFailed      = "ExamplesFailed"      // the trained model misses a labelled example
 	TypeLoadTestFailed      = "LoadTestFailed"      // the logged model misses a limit of the load test
 	TypeForkByReset         = "ForkByReset"         // another workflow run owns this run's MLflow run

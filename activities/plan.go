@@ -162,7 +162,7 @@ func (c *CPU) openRun(ctx context.Context, in PlanInput, res *PlanResult) error 
 		return err
 	}
 	if owner := run.Tags[tagWorkflowRunID]; owner != "" && owner != in.Run.WorkflowRunID {
-		return &forkError{owner: owner, workflow: info.WorkflowExecution.ID}
+		return &forkError{owner: owner, workflow: info.WorkflowExecution.ID, mlflowRun: run.ID}
 	}
 	res.Run.MLflowRunID, res.Run.ExperimentID = run.ID, experiment.ID
 	res.RunURL = fmt.Sprintf("%s/#/experiments/%s/runs/%s", c.Tracking.TrackingURI(), experiment.ID, run.ID)

@@ -71,6 +71,24 @@ func TestForkGoesOnWithTheSameBits(t *testing.T) {
 	}
 }
 
+// TestForkOfALivingRunLosesItsCheckpoint: the run to go on from sweeps the epoch before the fork has read it.
+func TestForkOfALivingRunLosesItsCheckpoint(t *testing.T) {
+	for _, name := range []string{"manifest.json", "weights.safetensors"} {
+		b, _, _, ends := forkable(t)
+		fork := b.input
+		fork.Run.Key, fork.Epoch, fork.Checkpoint = "feed", 2, ends[0]
+		for key := range keys(t, b.store) {
+			if strings.HasPrefix(key, b.run.epoch(1)) && strings.HasSuffix(key, name) {
+				if err := b.store.Delete(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_, err := b.train(t, fork)
+		wantType(t, err, TypeResumeRefused, false)
+	}
+}
+
 func TestForkIsRefused(t *testing.T) {
 	b, cpu, r, _ := forkable(t)
 	r.ResumeFrom = recipe.ResumeFrom{Run: b.run.MLflowRunID, Epoch: 1}

@@ -24,7 +24,7 @@ type Run struct {
 // history a new run id, and two executions must not write into one lineage.
 func (r Run) guard(ctx context.Context) error {
 	if id := activity.GetInfo(ctx).WorkflowExecution.RunID; r.WorkflowRunID != id {
-		return &forkError{owner: r.WorkflowRunID, workflow: activity.GetInfo(ctx).WorkflowExecution.ID}
+		return &forkError{owner: r.WorkflowRunID, workflow: activity.GetInfo(ctx).WorkflowExecution.ID, mlflowRun: r.MLflowRunID}
 	}
 	return nil
 }

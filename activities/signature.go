@@ -30,7 +30,7 @@ type InferSignatureResult struct {
 // InferSignature runs the recipe's inputs through the trained model and describes inputs, outputs and params as Python's
 // infer_signature(inputs, outputs, params=model_config) does.
 func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res InferSignatureResult, err error) {
-	defer func() { err = edge(err) }()
+	defer func() { err = edge(failed(ctx, in.Session, err)) }()
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}

@@ -3,7 +3,9 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -112,7 +114,15 @@ func corrupt(err error) bool {
 }
 
 // open positions engine and state at a checkpoint; the zero Ref is the base model.
-func (e *epoch) open(ctx context.Context, ref artifact.Ref) (err error) {
+func (e *epoch) open(ctx context.Context, ref artifact.Ref) error {
+	err := e.position(ctx, ref)
+	if errors.Is(err, artifact.ErrNotFound) && !ref.IsZero() && !strings.Contains(ref.URI, e.in.Run.Key) {
+		return &resumeError{"the checkpoint is gone: the run that it belongs to has gone on and keeps no more than its checkpoint.keep says; name a later epoch, or wait for that run's end"}
+	}
+	return err
+}
+
+func (e *epoch) position(ctx context.Context, ref artifact.Ref) (err error) {
 	if !ref.IsZero() {
 		if e.from, err = train.Load(ctx, e.Store, ref); err != nil {
 			return err
@@ -220,27 +230,18 @@ func (e *epoch) result(unsent int) TrainEpochResult {
 	return res
 }
 
-// noProgressLimit is how many failures from one step, with no checkpoint between them, end the run.
-const noProgressLimit = 3
-
-// fail drops an engine whose state is unknown and counts failures from the same step. Outages, interruptions and
-// cancellation are nobody's fault and do not count; a killed worker never comes here.
+// fail drops an engine whose state is unknown and counts failures from the same step.
 func (e *epoch) fail(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	e.drop()
-	if excused(err) || ctx.Err() != nil {
-		return err
-	}
 	_, c := e.last.get()
-	var failures []int64
-	e.beat(ctx, func(h *Heartbeat) {
-		failures = append(slices.Clone(h.Failures), c.State.Step)
-		h.Failures = failures
+	return counted(ctx, err, fmt.Sprintf("from step %d", c.State.Step), func() (failures []int64) {
+		e.beat(ctx, func(h *Heartbeat) {
+			failures = append(slices.Clone(h.Failures), c.State.Step)
+			h.Failures = failures
+		})
+		return failures
 	})
-	if n := len(failures); n >= noProgressLimit && retryable(err) {
-		return &noProgressError{step: c.State.Step, attempts: n, err: err}
-	}
-	return err
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/duratune/duratune/internal/artifact"
@@ -287,12 +289,43 @@ func TestThreeFailuresFromOneStepAreNoProgress(t *testing.T) {
 	wantType(t, err, TypeNoProgress, false)
 }
 
+// TestThreeFailuresOfAnEvaluationAreNoProgress: what has no checkpoints fails for good after as many attempts, each of which
+// leaves its mark for the next, and an outage does not count.
+func TestThreeFailuresOfAnEvaluationAreNoProgress(t *testing.T) {
+	b := newBench(t)
+	trained, err := b.train(t, b.input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.gpu.drop()
+	var last Heartbeat
+	in := ValidateInput{Session: b.input.Session, Tokens: b.input.Tokens, Checkpoint: trained.Checkpoint}
+	for i, tt := range []struct {
+		fails error
+		kind  string
+	}{{errBoom, "Error"}, {artifact.ErrUnavailable, TypeStoreUnavailable}, {errBoom, "Error"}, {errBoom, TypeNoProgress}} {
+		b.gpu.Open = func(context.Context, train.Spec) (train.Engine, error) { return nil, tt.fails }
+		env := b.env(t)
+		env.SetHeartbeatDetails(last)
+		env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+			if err := details.Get(&last); err != nil {
+				t.Error(err)
+			}
+		})
+		_, err := env.ExecuteActivity(b.gpu.Validate, in)
+		wantType(t, err, tt.kind, tt.kind != TypeNoProgress)
+		if i == 3 && !strings.Contains(err.Error(), "3 attempts of Validate failed without progress, the last one with: boom") {
+			t.Errorf("%v does not say what failed, and why", err)
+		}
+	}
+}
+
 func TestResetIsRefused(t *testing.T) {
 	b := newBench(t)
 	b.input.Run.WorkflowRunID = "the-original-execution"
 	_, err := b.train(t, b.input)
 	wantType(t, err, TypeForkByReset, false)
-	if err != nil && !strings.Contains(err.Error(), "temporal workflow start") {
+	if err != nil && !(strings.Contains(err.Error(), "temporal workflow start") && strings.Contains(err.Error(), `"run": "`+b.run.MLflowRunID+`"`)) {
 		t.Errorf("%v does not say what to do instead", err)
 	}
 }

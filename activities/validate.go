@@ -42,7 +42,7 @@ const historyClasses = 30
 // Validate evaluates a checkpoint on the held-out rows, logs Trainer's evaluation metrics at the checkpoint's step, and
 // keeps the logits, which the load test compares with.
 func (g *GPU) Validate(ctx context.Context, in ValidateInput) (res ValidateResult, err error) {
-	defer func() { err = edge(err) }()
+	defer func() { err = edge(failed(ctx, in.Session, err)) }()
 	if err := in.Run.guard(ctx); err != nil {
 		return res, err
 	}
