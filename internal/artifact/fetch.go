@@ -57,7 +57,7 @@ func Download(ctx context.Context, store Store, ref Ref, path string) error {
 	}
 	defer os.Remove(f.Name()) // no effect after the rename
 	_ = lock(f)               // where there are no locks, what a dead process leaves stays
-	_, err = io.Copy(f, r)
+	_, err = copyChunks(f, r)
 	if err == nil {
 		err = f.Sync()
 	}

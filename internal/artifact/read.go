@@ -34,3 +34,34 @@ func (m *Mem) Read(ctx context.Context, key string) (io.ReadCloser, error) {
 	}
 	return io.NopCloser(ctxReader{ctx, bytes.NewReader(data)}), nil
 }
+
+// chunk is how much of a large object is moved at a time.
+const chunk = 1 << 20
+
+// ahead is a body of which a goroutine reads a chunk before it is asked for.
+type ahead struct {
+	*io.PipeReader
+	body io.Closer
+}
+
+// readAhead makes the store's checksum, which reading body takes, and our own digest be taken at the same time.
+func readAhead(body io.ReadCloser) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() {
+		_, err := copyChunks(w, body)
+		_ = w.CloseWithError(err) // never fails; nil is io.EOF
+	}()
+	return &ahead{r, body}
+}
+
+// Close ends the goroutine too.
+func (a *ahead) Close() error {
+	_ = a.PipeReader.Close() // never fails
+	return a.body.Close()
+}
+
+// copyChunks is io.Copy in larger steps than it takes by itself, and than the methods of its arguments do: a checksum of
+// the SDK makes its tables at every call.
+func copyChunks(w io.Writer, r io.Reader) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, chunk))
+}

@@ -174,6 +174,9 @@ func (s *S3) Open(ctx context.Context, ref Ref) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ref.Bytes > chunk {
+		r = readAhead(r)
+	}
 	return Verify(r, ref), nil
 }
 

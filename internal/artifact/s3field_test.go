@@ -45,8 +45,8 @@ func (p *proxied) open(t *testing.T, g *artifacttest.Gateway, cfg artifact.Confi
 	return store
 }
 
-// putAll uploads a small, a conditional and a large object.
-func putAll(t *testing.T, s artifact.Store) {
+// putAll uploads a small, a conditional and a large object, and reads the large one back, whose Ref it returns.
+func putAll(t *testing.T, s artifact.Store) artifact.Ref {
 	t.Helper()
 	if _, err := s.Put(t.Context(), "small", strings.NewReader("small"), nil); err != nil {
 		t.Error(err)
@@ -66,6 +66,7 @@ func putAll(t *testing.T, s artifact.Store) {
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, large) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
+	return ref
 }
 
 // The store keeps, for the whole object, the CRC64NVME of what we sent; every request that writes carries it.
@@ -103,7 +104,7 @@ func TestS3Checksum(t *testing.T) {
 func TestS3DamagedAtRest(t *testing.T) {
 	g := artifacttest.StartGateway(t)
 	s := g.Store(t, "p")
-	putAll(t, s)
+	ref := putAll(t, s)
 	for _, key := range []string{"small", "absent", "large"} {
 		name := filepath.Join(g.Folder, "bucket", "p", key)
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
@@ -123,6 +124,56 @@ func TestS3DamagedAtRest(t *testing.T) {
 			t.Errorf("%s: %v, want ErrCorrupt by CRC64NVME", key, err)
 		}
 	}
+	r, err := s.Open(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = io.Copy(io.Discard, r); !errors.Is(err, artifact.ErrCorrupt) {
+		t.Errorf("by its Ref: %v, want ErrCorrupt", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reader that has seen enough of a large object closes it without waiting for the rest.
+func TestS3CloseEarly(t *testing.T) {
+	g := artifacttest.StartGateway(t)
+	p := newProxy(t, g)
+	s := p.open(t, g, artifact.Config{})
+	ref := putAll(t, s)
+	stalled := make(chan struct{})
+	p.set(&fault{method: http.MethodGet, times: 1, answer: func(r *http.Response) { r.Body = &stall{r.Body, 4 << 20, stalled} }})
+	r, err := s.Open(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	close(stalled)
+	if _, err := r.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("read after close: %v", err)
+	}
+}
+
+// stall waits after the first bytes of a body.
+type stall struct {
+	io.ReadCloser
+	first int
+	until <-chan struct{}
+}
+
+func (s *stall) Read(p []byte) (int, error) {
+	if s.first <= 0 {
+		<-s.until
+	}
+	n, err := s.ReadCloser.Read(p)
+	s.first -= n
+	return n, err
 }
 
 // Over TLS requests are not signed with a digest of their body: the checksum alone lets the store notice damage.
