@@ -4,7 +4,7 @@
 //
 //	databench rows [-sizes 100000,1000000,10000000] [-workers 1]   rows, seconds, rows per second and core, memory, events
 //	databench kill [-rows 600000] [-seed 1]                        two workers, killed at random: the same tokens
-//	databench s3 [-megabytes 256] [-rounds 3]                      large objects, ours and boto3 in turn
+//	databench s3 [-megabytes 256] [-rounds 3]                      large objects, ours, boto3 and plain HTTP in turn
 //
 // Processor time is measured beside the clock, since a busy machine is unfair by the clock.
 package main

@@ -208,8 +208,13 @@ func (b *bench) read(ctx context.Context, id, prefix string, out *line) error {
 
 // store opens the workers' store.
 func (b *bench) store(ctx context.Context, uri string) (artifact.Store, error) {
-	return artifact.Open(ctx, uri, artifact.Config{AWS: &aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(b.S3URL()),
-		Credentials: credentials.NewStaticCredentialsProvider(b.AccessKey, b.SecretKey, "")}})
+	config := b.aws()
+	return artifact.Open(ctx, uri, artifact.Config{AWS: &config})
+}
+
+// aws is how to reach the stack's S3 gateway.
+func (b *bench) aws() aws.Config {
+	return aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(b.S3URL()), Credentials: credentials.NewStaticCredentialsProvider(b.AccessKey, b.SecretKey, "")}
 }
 
 // digest identifies the training share's tokens.

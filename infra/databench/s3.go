@@ -3,14 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/duratune/duratune/internal/artifact"
 )
@@ -22,6 +28,8 @@ type speed struct {
 	Ours      float64 `json:"ours_mb_per_second"`  // the best of all rounds, digests included
 	Peer      float64 `json:"boto3_mb_per_second"` // likewise, without digests
 	Ratio     float64 `json:"ratio"`
+	Raw       float64 `json:"raw_mb_per_second"` // likewise, of one plain HTTP request: what the store can do
+	Share     float64 `json:"share_of_raw"`
 }
 
 // boto is the other client: one transfer of a file, which prints its seconds.
@@ -34,8 +42,8 @@ client.upload_file(path, "duratune", key) if verb == "put" else client.download_
 print(time.perf_counter() - begin)
 `
 
-// s3 moves an object to the store and back, with our client and with boto3's transfer manager in turn. Ours takes the
-// SHA-256 on both ways; both write a file when they read.
+// s3 moves an object to the store and back, with our client, with boto3's transfer manager and with plain HTTP requests
+// in turn. Ours takes the SHA-256 on both ways and makes the file durable; all write a file when they read.
 func (b *bench) s3(ctx context.Context, megabytes, rounds int, encode *json.Encoder) error {
 	store, err := b.store(ctx, "s3://duratune/databench-s3")
 	if err != nil {
@@ -45,36 +53,81 @@ func (b *bench) s3(ctx context.Context, megabytes, rounds int, encode *json.Enco
 	if err := fill(file, megabytes); err != nil {
 		return err
 	}
-	var times [4][]float64 // our put, our get, the peer's
+	var ref artifact.Ref
+	moves := []func() (float64, error){
+		func() (seconds float64, err error) {
+			ref, seconds, err = timedPut(ctx, store, file)
+			return seconds, err
+		},
+		func() (float64, error) {
+			begin := time.Now()
+			err := artifact.Download(ctx, store, ref, file+".got")
+			return time.Since(begin).Seconds(), err
+		},
+		func() (float64, error) { return b.boto(ctx, "put", file, "databench-s3/peer") },
+		func() (float64, error) { return b.boto(ctx, "get", file+".peer", "databench-s3/peer") },
+		func() (float64, error) { return b.raw(ctx, http.MethodPut, file, "databench-s3/raw") },
+		func() (float64, error) { return b.raw(ctx, http.MethodGet, file+".raw", "databench-s3/raw") },
+	}
+	best := make([]float64, len(moves)) // MB a second
 	for range rounds {
-		ref, put, err := timedPut(ctx, store, file)
-		if err != nil {
-			return err
-		}
-		begin := time.Now()
-		if err := artifact.Download(ctx, store, ref, file+".got"); err != nil {
-			return err
-		}
-		get := time.Since(begin).Seconds()
-		peerPut, err := b.boto(ctx, "put", file, "databench-s3/peer")
-		if err != nil {
-			return err
-		}
-		peerGet, err := b.boto(ctx, "get", file+".peer", "databench-s3/peer")
-		if err != nil {
-			return err
-		}
-		for i, seconds := range []float64{put, get, peerPut, peerGet} {
-			times[i] = append(times[i], seconds)
+		for i, move := range moves {
+			seconds, err := move()
+			if err != nil {
+				return err
+			}
+			best[i] = max(best[i], float64(megabytes)/seconds)
 		}
 	}
 	for i, name := range []string{"s3 put", "s3 get"} {
-		ours, peer := float64(megabytes)/slices.Min(times[i]), float64(megabytes)/slices.Min(times[i+2])
-		if err := encode.Encode(speed{name, megabytes, ours, peer, ours / peer}); err != nil {
+		ours, peer, raw := best[i], best[i+2], best[i+4]
+		if err := encode.Encode(speed{name, megabytes, ours, peer, ours / peer, raw, ours / raw}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// raw sends a file to the store, or a body of the store to a file, by one plain HTTP request, signed beforehand.
+func (b *bench) raw(ctx context.Context, method, file, key string) (seconds float64, err error) {
+	signer := s3.NewPresignClient(s3.NewFromConfig(b.aws(), func(o *s3.Options) { o.UsePathStyle = true }))
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	req := (&http.Request{Method: method}).WithContext(ctx)
+	var signed *v4.PresignedHTTPRequest
+	if method == http.MethodPut {
+		signed, err = signer.PresignPutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("duratune"), Key: &key})
+		info, statErr := f.Stat()
+		if err = errors.Join(err, statErr); err != nil {
+			return 0, err
+		}
+		req.Body, req.ContentLength = io.NopCloser(f), info.Size()
+	} else if signed, err = signer.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: aws.String("duratune"), Key: &key}); err != nil {
+		return 0, err
+	}
+	if req.URL, err = url.Parse(signed.URL); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	var to io.Writer = io.Discard
+	if method == http.MethodGet {
+		to = f
+	}
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return 0, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("%s %s: %s", method, key, resp.Status)
+	}
+	return time.Since(begin).Seconds(), nil
 }
 
 func timedPut(ctx context.Context, store artifact.Store, file string) (artifact.Ref, float64, error) {
