@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,46 +20,135 @@ import (
 
 // hang stops the one thread of the GPU worker that computes, as a device that never answers would, and leaves the others
 // running. It returns when the process is gone: ended by its own watchdog, since nothing else ends it.
-func hang(_ context.Context, t *trial) error {
+func hang(ctx context.Context, t *trial) error {
 	for _, p := range t.Status() {
 		if p.Name == stack.GPUWorker {
-			return hold(p.PID)
+			return hold(ctx, p.PID)
 		}
 	}
 	return errors.New("no GPU worker to hang")
 }
 
-// hold stops the busiest thread of a process until the process ends. A tracer is a thread, too.
-func hold(pid int) error {
-	tid, err := busiest(pid)
-	if err != nil {
-		return err
-	}
+// hold stops a computing thread of a process until the process ends. A tracer is a thread, too.
+func hold(ctx context.Context, pid int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := unix.PtraceSeize(tid); err != nil {
-		return fmt.Errorf("trace thread %d: %w", tid, err)
+	for range 20 {
+		tid, err := busiest(pid)
+		if err != nil {
+			return err
+		}
+		if err := unix.PtraceSeize(tid); errors.Is(err, unix.ESRCH) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("trace thread %d: %w", tid, err)
+		}
+		if held, err := stopComputing(pid, tid); err != nil {
+			return fmt.Errorf("stop thread %d: %w", tid, err)
+		} else if held {
+			return awaitEnd(ctx, tid)
+		}
+		if err := unix.PtraceDetach(tid); err != nil {
+			return fmt.Errorf("let thread %d go: %w", tid, err)
+		}
 	}
-	if err := unix.PtraceInterrupt(tid); err != nil {
-		return fmt.Errorf("stop thread %d: %w", tid, err)
-	}
+	return fmt.Errorf("process %d does not compute", pid)
+}
+
+// awaitEnd returns when a traced thread is gone, whoever reaped it.
+func awaitEnd(ctx context.Context, tid int) error {
 	for {
 		var status unix.WaitStatus
-		if _, err := unix.Wait4(tid, &status, unix.WALL, nil); errors.Is(err, unix.EINTR) {
-			continue
-		} else if err != nil || status.Exited() || status.Signaled() {
-			return nil // gone, whoever reaped it
+		done, err := unix.Wait4(tid, &status, unix.WALL|unix.WNOHANG, nil)
+		if err != nil && !errors.Is(err, unix.EINTR) || done == tid && (status.Exited() || status.Signaled()) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the process lives on: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// busiest is the thread of a process that has used most processor time.
+// stopComputing stops a traced thread inside libtorch, as a device would. In Go's own code it would hold up the whole
+// process, the watchdog included: the next garbage collection waits for it. A thread that does not get there is stopped, too.
+func stopComputing(pid, tid int) (held bool, err error) {
+	for range 500 {
+		if err := unix.PtraceInterrupt(tid); err != nil {
+			return false, err
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil || !status.Stopped() {
+			return false, fmt.Errorf("it ended (%v)", err)
+		}
+		var regs syscall.PtraceRegs
+		if err := syscall.PtraceGetRegs(tid, &regs); err != nil {
+			return false, err
+		}
+		if name, err := mapped(pid, regs.PC()); err != nil || strings.HasPrefix(filepath.Base(name), "lib") {
+			return err == nil, err
+		}
+		if err := unix.PtraceCont(tid, 0); err != nil {
+			return false, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := unix.PtraceInterrupt(tid); err != nil {
+		return false, err
+	}
+	_, err = unix.Wait4(tid, nil, unix.WALL, nil)
+	return false, err
+}
+
+// mapped is the file that an address of a process's memory comes from.
+func mapped(pid int, address uint64) (file string, err error) {
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
+			return "", fmt.Errorf("maps: %q: %w", line, err)
+		}
+		if fields := strings.Fields(line); from <= address && address < to && len(fields) > 5 {
+			return fields[5], nil
+		}
+	}
+	return "", nil
+}
+
+// busiest is the thread of a process that uses most processor time.
 func busiest(pid int) (tid int, err error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	before, err := threads(pid)
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(300 * time.Millisecond)
+	after, err := threads(pid)
 	if err != nil {
 		return 0, err
 	}
 	most := -1
+	for id, ticks := range after {
+		if used := ticks - before[id]; used > most {
+			most, tid = used, id
+		}
+	}
+	if tid == 0 {
+		return 0, fmt.Errorf("process %d has no threads", pid)
+	}
+	return tid, nil
+}
+
+// threads is the processor time of a process's threads, in clock ticks.
+func threads(pid int) (map[int]int, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	used := map[int]int{}
 	for _, path := range files {
 		body, err := os.ReadFile(path)
 		if err != nil {
@@ -67,14 +159,9 @@ func busiest(pid int) (tid int, err error) {
 		system, err2 := strconv.Atoi(string(fields[12]))
 		id, err3 := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err := errors.Join(err1, err2, err3); err != nil {
-			return 0, err
+			return nil, err
 		}
-		if user+system > most {
-			most, tid = user+system, id
-		}
+		used[id] = user + system
 	}
-	if tid == 0 {
-		return 0, fmt.Errorf("process %d has no threads", pid)
-	}
-	return tid, nil
+	return used, nil
 }
