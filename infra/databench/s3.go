@@ -117,7 +117,7 @@ func (b *bench) raw(ctx context.Context, method, file, key string) (seconds floa
 		return 0, err
 	}
 	defer resp.Body.Close()
-	var to io.Writer = io.Discard
+	to := io.Discard
 	if method == http.MethodGet {
 		to = f
 	}
