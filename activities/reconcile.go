@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.temporal.io/sdk/activity"
@@ -32,21 +33,28 @@ func (c *CPU) ReconcileRuns(ctx context.Context) (res Reconciled, err error) {
 	if err != nil {
 		return res, err
 	}
+	var failed error
 	for _, run := range runs {
 		res.Looked++
-		status, ended, err := c.Cluster.Outcome(ctx, run.Tags[tagWorkflowID], run.Tags[tagWorkflowRunID])
-		if err != nil {
-			return res, fmt.Errorf("outcome of %s: %w", run.Tags[tagWorkflowID], err)
+		closed, err := c.reconcile(ctx, run)
+		if closed {
+			res.Closed++
 		}
-		if !ended {
-			continue
+		if err != nil { // of this run alone: the others are not to wait for it
+			failed = errors.Join(failed, fmt.Errorf("run %s of workflow %s: %w", run.ID, run.Tags[tagWorkflowID], err))
 		}
-		in := CloseRunInput{Run: Run{Key: run.Tags[mlflow.KeyTag], MLflowRunID: run.ID}, Status: status, Error: "closed after its workflow had ended"}
-		if err := c.closeRun(ctx, in); err != nil {
-			return res, err
-		}
-		res.Closed++
 		activity.RecordHeartbeat(ctx, res)
 	}
-	return res, nil
+	return res, failed
+}
+
+// reconcile closes one run, if its workflow has ended.
+func (c *CPU) reconcile(ctx context.Context, run mlflow.Run) (closed bool, err error) {
+	status, ended, err := c.Cluster.Outcome(ctx, run.Tags[tagWorkflowID], run.Tags[tagWorkflowRunID])
+	if err != nil || !ended {
+		return false, err
+	}
+	in := CloseRunInput{Run: Run{Key: run.Tags[mlflow.KeyTag], MLflowRunID: run.ID}, Status: status, Error: "closed after its workflow had ended"}
+	err = c.closeRun(ctx, in)
+	return err == nil, err
 }

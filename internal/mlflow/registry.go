@@ -160,7 +160,7 @@ func (c *Client) GetVersion(ctx context.Context, name, version string) (Version,
 
 // SetVersionTag sets or replaces a tag of a version.
 func (c *Client) SetVersionTag(ctx context.Context, name, version, key, value string) error {
-	body := map[string]string{"name": name, "version": version, "key": CleanName(key), "value": value}
+	body := map[string]string{"name": name, "version": version, "key": CleanName(key), "value": cut(value, maxTagValue)}
 	return c.send(ctx, http.MethodPost, "model-versions/set-tag", body, nil)
 }
 

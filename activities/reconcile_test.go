@@ -1,0 +1,61 @@
+package activities
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/mlflow/mlflowtest"
+)
+
+// outcomes is a cluster whose workflows ended as it says; those that it does not name run.
+type outcomes map[string]string
+
+func (outcomes) ID(context.Context) (string, error)                           { return "here", nil }
+func (outcomes) Pollers(context.Context, string) (int, error)                 { return 1, nil }
+func (outcomes) HasSearchAttributes(context.Context, ...string) (bool, error) { return false, nil }
+func (o outcomes) Outcome(_ context.Context, id, _ string) (string, bool, error) {
+	return o[id], o[id] != "", nil
+}
+
+// TestReconcileGoesOnBehindABrokenRun: runs whose workflows have ended get the status that fits, also behind one that cannot
+// be closed; runs of living workflows and of other clusters are left alone.
+func TestReconcileGoesOnBehindABrokenRun(t *testing.T) {
+	server, store := mlflowtest.New(t, mlflowtest.Options{}), artifact.NewMem()
+	cpu := &CPU{Store: store, Tracking: newTracking(t, server), Logger: slog.New(slog.DiscardHandler),
+		Cluster: outcomes{"broken": RunFailed, "terminated": RunKilled, "timed-out": RunFailed, "elsewhere": RunKilled}}
+	experiment, err := cpu.Tracking.EnsureExperiment(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"broken", "terminated", "timed-out", "living", "elsewhere"} {
+		cluster := map[bool]string{true: "there", false: "here"}[id == "elsewhere"]
+		if _, err := cpu.Tracking.EnsureRun(t.Context(), mlflow.RunSpec{ExperimentID: experiment.ID, Name: id, Key: "key-" + id, StartTime: 1,
+			Tags: map[string]string{tagCluster: cluster, tagNamespace: "default-test-namespace", tagWorkflowID: id, tagWorkflowRunID: "r"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := store.Put(t.Context(), Run{Key: "key-broken"}.metrics()+"/steps/000000000000.json", strings.NewReader("no JSON"), nil); err != nil {
+		t.Fatal(err)
+	}
+	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+	env.RegisterActivity(cpu)
+	if _, err := env.ExecuteActivity(cpu.ReconcileRuns); err == nil || !strings.Contains(err.Error(), "of workflow broken") {
+		t.Errorf("error = %v, want one that names the workflow", err)
+	}
+	got := map[string]string{}
+	for _, run := range server.Runs() {
+		got[run.Tags[tagWorkflowID]] = run.Status
+	}
+	want := map[string]string{"broken": "RUNNING", "terminated": RunKilled, "timed-out": RunFailed, "living": "RUNNING", "elsewhere": "RUNNING"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
