@@ -85,19 +85,42 @@ func fits(old, r recipe.Recipe) error {
 			"train.batch_size × train.gradient_accumulation_steps": r.Train.BatchSize * r.Train.GradientAccumulationSteps,
 		}
 	}
-	was, is := decisive(old), decisive(r)
-	for _, path := range slices.Sorted(maps.Keys(was)) {
-		a, err := json.Marshal(was[path])
-		if err != nil {
-			return fmt.Errorf("recipe: %w", err)
-		}
-		b, err := json.Marshal(is[path])
-		if err != nil {
-			return fmt.Errorf("recipe: %w", err)
-		}
-		if !bytes.Equal(a, b) {
-			return &resumeError{fmt.Sprintf("%s must be as in the run to go on from: was %s, is %s", path, a, b)}
+	was, err := leaves(decisive(old))
+	if err != nil {
+		return err
+	}
+	is, err := leaves(decisive(r))
+	if err != nil {
+		return err
+	}
+	for _, path := range slices.Sorted(maps.Keys(is)) {
+		if was[path] != is[path] {
+			return &resumeError{fmt.Sprintf("%s must be as in the run to go on from: was %s, is %s", path, was[path], is[path])}
 		}
 	}
 	return nil
+}
+
+// leaves are the values of a JSON object, in JSON, by their paths.
+func leaves(object map[string]any) (map[string]string, error) {
+	all := map[string]string{}
+	for name, v := range object {
+		body, err := json.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("recipe: %w", err)
+		}
+		var inner map[string]any
+		if json.Unmarshal(body, &inner) != nil || inner == nil { // a leaf
+			all[name] = string(body)
+			continue
+		}
+		below, err := leaves(inner)
+		if err != nil {
+			return nil, err
+		}
+		for path, value := range below {
+			all[name+"."+path] = value
+		}
+	}
+	return all, nil
 }

@@ -98,8 +98,8 @@ func TestForkIsRefused(t *testing.T) {
 	}{
 		"no such run":   {func(r *recipe.Recipe) { r.ResumeFrom.Run = strings.Repeat("0", 32) }, "is not in MLflow"},
 		"no such epoch": {func(r *recipe.Recipe) { r.ResumeFrom.Epoch = 3 }, "no checkpoint of epoch 3, only of epochs [1 2]"},
-		"other data":    {func(r *recipe.Recipe) { r.Data.Source = "file:other.csv" }, `data must be as in the run`},
-		"other model":   {func(r *recipe.Recipe) { r.Model.Base = "file:other" }, `model must be as in the run`},
+		"other data":    {func(r *recipe.Recipe) { r.Data.Source = "file:other.csv" }, `data.source must be as in the run to go on from: was "file:rows.csv", is "file:other.csv"`},
+		"other model":   {func(r *recipe.Recipe) { r.Model.Base = "file:other" }, `model.base must be as in the run`},
 		"other seed":    {func(r *recipe.Recipe) { r.Train.Seed = 1 }, "train.seed must be as in the run to go on from: was 42, is 1"},
 		"other batches": {func(r *recipe.Recipe) { r.Train.BatchSize = 16 }, "was 8, is 16"},
 	} {
