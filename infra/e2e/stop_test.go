@@ -3,6 +3,10 @@
 package e2e
 
 import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +14,9 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/duratune/duratune/activities"
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/workflows"
 )
 
 // training starts the quickstart and waits until steps are done; it returns the id of its MLflow run.
@@ -20,6 +26,12 @@ func (w *world) training(t *testing.T, id string) (run client.WorkflowRun, mlflo
 	w.pending(t, id, "the first steps", func(a *workflowpb.PendingActivityInfo) bool {
 		return a.GetActivityType().GetName() == "TrainEpoch" && heartbeat(a).Step >= 2
 	})
+	return started, w.runOf(t, started.GetRunID())
+}
+
+// runOf is the one MLflow run of a workflow execution.
+func (w *world) runOf(t *testing.T, workflowRun string) string {
+	t.Helper()
 	experiments, err := w.tracking.Experiments(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -28,11 +40,11 @@ func (w *world) training(t *testing.T, id string) (run client.WorkflowRun, mlflo
 	for _, e := range experiments {
 		ids = append(ids, e.ID)
 	}
-	runs, err := w.tracking.FindRuns(t.Context(), ids, mlflow.TagIs("duratune.workflow_run_id", started.GetRunID()))
+	runs, err := w.tracking.FindRuns(t.Context(), ids, mlflow.TagIs("duratune.workflow_run_id", workflowRun))
 	if err != nil || len(runs) != 1 {
 		t.Fatalf("%d MLflow runs of the workflow: %v", len(runs), err)
 	}
-	return started, runs[0].ID
+	return runs[0].ID
 }
 
 // becomes waits until the MLflow run has the status, and returns how long it took.
@@ -90,18 +102,44 @@ func TestTerminatedRunIsReconciled(t *testing.T) {
 	w.becomes(t, next, mlflow.Killed)
 }
 
-// TestResetIsRefused resets a finished run to its first workflow task: the copy may not touch the MLflow run of the
-// original, and says what to do instead.
-func TestResetIsRefused(t *testing.T) {
+// TestTimedOutRunIsReconciled gives a run less time than it needs, by Temporal's own means: MLflow says FAILED.
+func TestTimedOutRunIsReconciled(t *testing.T) {
 	w := shared
-	const id = "finetune/e2e/cancelled"
-	_, err := w.Client().ResetWorkflowExecution(t.Context(), resetRequest(t, w, id))
+	recipe := w.recipe(t, "quickstart.json", map[string]any{"train": map[string]any{"epochs": 100}})
+	run, err := w.Client().ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "finetune/e2e/timed-out", TaskQueue: activities.Queue, WorkflowRunTimeout: 30 * time.Second},
+		workflows.FineTuneType, recipe)
 	if err != nil {
 		t.Fatal(err)
 	}
-	app := failure(t, w.Client().GetWorkflow(t.Context(), id, ""))
-	t.Logf("%s: %s", app.Type(), app.Message())
-	if app.Type() != "ForkByReset" {
-		t.Errorf("reset run ended with %s, want ForkByReset", app.Type())
+	var late *temporal.TimeoutError
+	if err := run.Get(t.Context(), nil); !errors.As(err, &late) {
+		t.Fatalf("workflow ended with %v, want a time-out", err)
+	}
+	t.Logf("FAILED after %.1f s", w.becomes(t, w.runOf(t, run.GetRunID()), mlflow.Failed).Seconds())
+}
+
+// TestResetIsRefused resets a run, while it trains and after its end: the copy may not touch what belongs to the original,
+// whose MLflow run ends as KILLED, and says what to do instead.
+func TestResetIsRefused(t *testing.T) {
+	w := shared
+	const id = "finetune/e2e/reset"
+	original, mlflowRun := w.training(t, id)
+	for _, to := range []string{"LastWorkflowTask", "FirstWorkflowTask"} {
+		cmd := exec.CommandContext(t.Context(), w.paths.Temporal, "workflow", "reset", "--workflow-id", id, "--run-id", original.GetRunID(), "--type", to, "--reason", "test")
+		cmd.Env = append(os.Environ(), w.ClientEnv()...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("reset to %s: %v\n%s", to, err, out)
+		}
+		app := failure(t, w.Client().GetWorkflow(t.Context(), id, ""))
+		t.Logf("%s: %s: %s", to, app.Type(), app.Message())
+		if app.Type() != activities.TypeForkByReset || !app.NonRetryable() {
+			t.Errorf("reset to %s ended with %s, want ForkByReset", to, app.Type())
+		}
+		for _, word := range []string{original.GetRunID(), `"run": "` + mlflowRun + `"`, "temporal workflow start"} {
+			if !strings.Contains(app.Message(), word) {
+				t.Errorf("%q does not say %q", app.Message(), word)
+			}
+		}
+		w.becomes(t, mlflowRun, mlflow.Killed)
 	}
 }

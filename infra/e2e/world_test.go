@@ -17,7 +17,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -204,24 +203,6 @@ func (w *world) history(t *testing.T, id string) (events []*historypb.HistoryEve
 		t.Fatal(err)
 	}
 	return events, d.GetWorkflowExecutionInfo().GetHistorySizeBytes()
-}
-
-// resetRequest resets the newest execution of id to its first workflow task.
-func resetRequest(t *testing.T, w *world, id string) *workflowservice.ResetWorkflowExecutionRequest {
-	t.Helper()
-	events, _ := w.history(t, id)
-	for _, e := range events {
-		if e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
-			d, err := w.Client().DescribeWorkflowExecution(t.Context(), id, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return &workflowservice.ResetWorkflowExecutionRequest{Namespace: "default", WorkflowExecution: d.GetWorkflowExecutionInfo().GetExecution(),
-				Reason: "test", WorkflowTaskFinishEventId: e.GetEventId(), RequestId: id}
-		}
-	}
-	t.Fatal("no workflow task has completed")
-	return nil
 }
 
 // sharedFile is a file of ../shared/data, or skips the test.
