@@ -38,18 +38,12 @@ func hold(ctx context.Context, pid int) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.PtraceSeize(tid); errors.Is(err, unix.ESRCH) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("trace thread %d: %w", tid, err)
-		}
-		if held, err := stopComputing(pid, tid); err != nil {
-			return fmt.Errorf("stop thread %d: %w", tid, err)
-		} else if held {
+		held, err := stopComputing(pid, tid)
+		if held {
 			return awaitEnd(ctx, tid)
 		}
-		if err := unix.PtraceDetach(tid); err != nil {
-			return fmt.Errorf("let thread %d go: %w", tid, err)
+		if err != nil && !errors.Is(err, unix.ESRCH) { // which means that this thread has ended
+			return fmt.Errorf("stop thread %d: %w", tid, err)
 		}
 	}
 	return fmt.Errorf("process %d does not compute", pid)
@@ -71,16 +65,15 @@ func awaitEnd(ctx context.Context, tid int) error {
 	}
 }
 
-// stopComputing stops a traced thread inside libtorch, as a device would. In Go's own code it would hold up the whole
-// process, the watchdog included: the next garbage collection waits for it. A thread that does not get there is stopped, too.
+// stopComputing stops a thread inside libtorch, as a device would. In Go's own code it would hold up the whole process, the
+// watchdog included: the next garbage collection waits for it. A thread that does not get there is let go.
 func stopComputing(pid, tid int) (held bool, err error) {
+	if err := unix.PtraceSeize(tid); err != nil {
+		return false, err
+	}
 	for range 500 {
-		if err := unix.PtraceInterrupt(tid); err != nil {
+		if err := stop(tid); err != nil {
 			return false, err
-		}
-		var status unix.WaitStatus
-		if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil || !status.Stopped() {
-			return false, fmt.Errorf("it ended (%v)", err)
 		}
 		var regs syscall.PtraceRegs
 		if err := syscall.PtraceGetRegs(tid, &regs); err != nil {
@@ -94,11 +87,26 @@ func stopComputing(pid, tid int) (held bool, err error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	return false, errors.Join(stop(tid), unix.PtraceDetach(tid))
+}
+
+// stop stops a traced thread.
+func stop(tid int) error {
 	if err := unix.PtraceInterrupt(tid); err != nil {
-		return false, err
+		return err
 	}
-	_, err = unix.Wait4(tid, nil, unix.WALL, nil)
-	return false, err
+	var status unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(tid, &status, unix.WALL, nil); errors.Is(err, unix.EINTR) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if !status.Stopped() {
+			return unix.ESRCH
+		}
+		return nil
+	}
 }
 
 // mapped is the file that an address of a process's memory comes from.
