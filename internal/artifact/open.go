@@ -114,7 +114,12 @@ func openS3(ctx context.Context, bucket, prefix string, cfg Config) (Store, erro
 		}
 		o.DisableLogOutputChecksumValidationSkipped = true // said at every read of an object without a checksum
 	})
-	return newS3(client, bucket, prefix, cfg)
+	s, err := newS3(client, bucket, prefix, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.credentials, _ = base.Credentials.(*aws.CredentialsCache) // as LoadDefaultConfig makes it
+	return s, nil
 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,8 +41,8 @@ type proxied struct {
 	fault *fault
 	left  int
 	hits  int
-	seen  []*http.Request          // without bodies
-	deny  func(*http.Request) bool // what is refused as not understood; may be nil
+	seen  []*http.Request            // without bodies
+	deny  func(*http.Request) string // the error code of a 400 in place of an answer, or ""; may be nil
 }
 
 func newProxy(t *testing.T, g *artifacttest.Gateway) *proxied {
@@ -78,9 +79,11 @@ func unstarted(t *testing.T, g *artifacttest.Gateway) *proxied {
 	}
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := p.next(r)
-		if p.deny != nil && p.deny(r) {
-			refuse(http.StatusBadRequest, "InvalidRequest")(w)
-			return
+		if p.deny != nil {
+			if code := p.deny(r); code != "" {
+				refuse(http.StatusBadRequest, code)(w)
+				return
+			}
 		}
 		if f != nil && f.before != nil && f.before(w) {
 			return
@@ -267,5 +270,34 @@ func TestS3CredentialsExpire(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the credentials were not asked for again")
 		}
+	}
+}
+
+// TestS3CredentialsRevoked: credentials that the store no longer takes, before the time that they name, fail an upload in
+// its middle; the next try has new ones.
+func TestS3CredentialsRevoked(t *testing.T) {
+	g := artifacttest.StartGateway(t)
+	p := newProxy(t, g)
+	cfg := g.AWS()
+	valid := cfg.Credentials
+	var asked atomic.Int32
+	cfg.Credentials = aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		c, err := valid.Retrieve(ctx)
+		asked.Add(1)
+		c.CanExpire, c.Expires = true, time.Now().Add(time.Hour)
+		return c, err
+	}))
+	store := p.open(t, g, artifact.Config{AWS: &cfg})
+	p.deny = func(r *http.Request) string {
+		if asked.Load() == 1 && r.URL.Query().Get("partNumber") == "2" {
+			return "ExpiredToken"
+		}
+		return ""
+	}
+	if _, err := store.Put(t.Context(), "k", bytes.NewReader(large), nil); !errors.Is(err, artifact.ErrUnavailable) || !strings.Contains(err.Error(), "ExpiredToken") {
+		t.Errorf("got %v, want ErrUnavailable by ExpiredToken", err)
+	}
+	if _, err := store.Put(t.Context(), "k", bytes.NewReader(large), nil); err != nil || asked.Load() != 2 {
+		t.Errorf("again: %v, asked %d times for credentials", err, asked.Load())
 	}
 }

@@ -41,6 +41,8 @@ type S3 struct {
 	sse     string // x-amz-server-side-encryption of what is written, or empty
 	kmsKey  *string
 	older   atomic.Bool // the store has refused CRC64NVME
+
+	credentials *aws.CredentialsCache // nil: they cannot be asked for again
 }
 
 var _ Store = (*S3)(nil)

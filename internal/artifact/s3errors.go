@@ -24,6 +24,9 @@ func (s *S3) fail(ctx context.Context, op, key string, err error) error {
 		return ctxErr
 	}
 	code, status, detail := describe(err)
+	if expired(code) && s.credentials != nil {
+		s.credentials.Invalidate() // whatever they say about their end
+	}
 	return &Error{Op: op, URI: s.uri(key), Err: kindOf(code, status), Detail: detail}
 }
 
@@ -57,6 +60,9 @@ func describe(err error) (code string, status int, detail string) {
 // kindOf sorts by the server's code first: a status alone misleads, since an unknown access key is a 404 to some
 // servers, and so is a missing bucket.
 func kindOf(code string, status int) error {
+	if expired(code) {
+		return ErrUnavailable // the next try has new credentials
+	}
 	switch code {
 	case codeNoSuchKey:
 		return ErrNotFound
@@ -65,8 +71,6 @@ func kindOf(code string, status int) error {
 	case "BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "RequestTimeout", "IncompleteBody",
 		"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload", codeIsDirectory, codeParentIsFile:
 		return ErrUnavailable // damaged or overtaken on the way: another try may fare better
-	case "ExpiredToken", "RequestExpired", "TokenRefreshRequired":
-		return ErrUnavailable // the next try has credentials of its own
 	case "AccessDenied", "NotImplemented":
 		return ErrDenied
 	}
@@ -74,6 +78,11 @@ func kindOf(code string, status int) error {
 		return ErrDenied
 	}
 	return ErrUnavailable
+}
+
+// expired reports that a request's credentials were no longer good.
+func expired(code string) bool {
+	return code == "ExpiredToken" || code == "RequestExpired" || code == "TokenRefreshRequired"
 }
 
 // lostRace reports that a conditional write met an object, or another conditional write.

@@ -206,8 +206,11 @@ func TestS3DamagedOnItsWay(t *testing.T) {
 func TestS3Older(t *testing.T) {
 	g := artifacttest.StartGateway(t)
 	p := newProxy(t, g)
-	p.deny = func(r *http.Request) bool {
-		return r.Header.Get("x-amz-checksum-crc64nvme") != "" || r.Header.Get("x-amz-checksum-algorithm") == "CRC64NVME"
+	p.deny = func(r *http.Request) string {
+		if r.Header.Get("x-amz-checksum-crc64nvme") != "" || r.Header.Get("x-amz-checksum-algorithm") == "CRC64NVME" {
+			return "InvalidRequest"
+		}
+		return ""
 	}
 	var log bytes.Buffer
 	old := slog.Default()
@@ -270,8 +273,8 @@ func TestS3Authority(t *testing.T) {
 	p := unstarted(t, g)
 	p.StartTLS()
 	bundle(t, p)
-	for known, want := range map[bool]error{true: nil, false: artifact.ErrUnavailable} {
-		if !known {
+	for _, want := range []error{nil, artifact.ErrUnavailable} {
+		if want != nil {
 			t.Setenv("AWS_CA_BUNDLE", "")
 		}
 		s, err := artifact.Open(t.Context(), "s3://bucket/p", artifact.Config{})
@@ -279,7 +282,7 @@ func TestS3Authority(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := s.Check(t.Context()); !errors.Is(err, want) || want != nil && !strings.Contains(err.Error(), "x509") {
-			t.Errorf("authority known: %v: %v, want %v", known, err, want)
+			t.Errorf("got %v, want %v", err, want)
 		}
 	}
 }
