@@ -49,6 +49,8 @@ func (g *GPU) CompareChampion(ctx context.Context, in CompareChampionInput) (res
 	switch {
 	case errors.Is(err, mlflow.ErrNotFound):
 		return Comparison{Better: true, Reason: "no version held the alias"}, nil
+	case errors.Is(err, mlflow.ErrRejected): // it will refuse the promotion as well, which says what to do
+		return Comparison{Reason: "its holder cannot be read: " + redact(err.Error())}, nil
 	case err != nil:
 		return res, err
 	case holder.ModelID == in.ModelID:

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -42,6 +43,9 @@ const (
 	tagPromotion = "duratune.promotion"       // the verdict
 )
 
+// promotionPath is the artifact of a run that holds the input of the promotion that MLflow refused.
+const promotionPath = "promotion.json"
+
 // VersionTags say what a version was made from and how it did on the test rows.
 func VersionTags(recipeDigest, dataDigest string, m train.Metrics) map[string]string {
 	return map[string]string{tagRecipe: recipeDigest, tagData: dataDigest, "eval_loss": figure(m.Loss), "eval_accuracy": figure(m.Accuracy), "eval_f1": figure(m.F1)}
@@ -49,11 +53,28 @@ func VersionTags(recipeDigest, dataDigest string, m train.Metrics) map[string]st
 
 // Promote registers a tested model as a version, found by the run's key if an earlier attempt made it, and moves the
 // alias to it, unless the model was compared with the alias's holder and is not better. It runs in the workflow
-// promote/<model>, one at a time; whoever moves the alias by hand meanwhile is noticed, before and after the move.
+// promote/<model>, one at a time; whoever moves the alias by hand meanwhile is noticed, before and after the move. A
+// refusal of MLflow, such as a missing permission, is a verdict and no error: the model has passed its tests, and can be
+// promoted later.
 func (c *CPU) Promote(ctx context.Context, in PromoteInput) (res PromoteResult, err error) {
 	defer func() { err = edge(err) }()
-	if err := c.Tracking.EnsureRegisteredModel(ctx, in.RegisteredModel, "", nil); err != nil {
+	err = c.enter(ctx, in, &res)
+	if errors.Is(err, mlflow.ErrRejected) {
+		return res, c.keepForLater(ctx, in, &res, err)
+	}
+	if err != nil || in.Alias == "" || res.Overtaken != "" && !in.LastTry {
 		return res, err
+	}
+	if err := c.Tracking.SetVersionTag(ctx, in.RegisteredModel, res.Version, tagPromotion, res.Verdict); err != nil {
+		return res, err
+	}
+	return res, c.recordPromotion(ctx, in, res)
+}
+
+// enter makes the model a version of the registered model, and decides about the alias.
+func (c *CPU) enter(ctx context.Context, in PromoteInput, res *PromoteResult) error {
+	if err := c.Tracking.EnsureRegisteredModel(ctx, in.RegisteredModel, "", nil); err != nil {
+		return err
 	}
 	tags := maps.Clone(in.Tags)
 	if tags == nil {
@@ -63,16 +84,42 @@ func (c *CPU) Promote(ctx context.Context, in PromoteInput) (res PromoteResult, 
 	version, err := c.Tracking.EnsureVersion(ctx, mlflow.VersionSpec{Name: in.RegisteredModel, ModelID: in.ModelID, RunID: in.Run.MLflowRunID,
 		Key: in.Run.Key + "/version", Tags: tags})
 	if err != nil {
-		return res, err
+		return err
 	}
 	if res.Version = version.Version; in.Alias == "" {
-		return res, nil
+		return nil
 	}
-	if err := c.moveAlias(ctx, in, version, &res); err != nil || res.Overtaken != "" && !in.LastTry {
-		return res, err
-	}
-	return res, c.recordPromotion(ctx, in, res)
+	return c.moveAlias(ctx, in, version, res)
 }
+
+// keepForLater records that MLflow refused the promotion, and leaves its input in the run for whoever repeats it.
+func (c *CPU) keepForLater(ctx context.Context, in PromoteInput, res *PromoteResult, refusal error) error {
+	run, err := c.Tracking.GetRun(ctx, in.Run.MLflowRunID)
+	if err != nil {
+		return err
+	}
+	later := in
+	later.Comparison, later.LastTry = nil, false // whoever holds the alias by then is compared with
+	body, err := json.MarshalIndent(later, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := c.upload(ctx, run.ArtifactURI, promotionPath, body); err != nil {
+		return err
+	}
+	refused := "register it as a version of " + in.RegisteredModel
+	if res.Version != "" {
+		refused = fmt.Sprintf("move the alias %s to its version %s of %s", in.Alias, res.Version, in.RegisteredModel)
+	}
+	res.Former = ""
+	res.Verdict = fmt.Sprintf("not promoted: %s passed the gate, but MLflow refused to %s: %s. To promote it when that is settled: "+
+		"mlflow artifacts download --run-id %s --artifact-path %s --dst-path . && temporal workflow start --type Promote --task-queue %s --workflow-id %s --input-file %s",
+		in.ModelID, refused, redact(refusal.Error()), run.ID, promotionPath, Queue, shellQuote("promote/"+in.RegisteredModel), promotionPath)
+	return c.recordPromotion(ctx, in, *res)
+}
+
+// shellQuote makes one word of s for a POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // moveAlias decides who holds the alias. MLflow knows no compare-and-set: it is read, set, and read again.
 func (c *CPU) moveAlias(ctx context.Context, in PromoteInput, version mlflow.Version, res *PromoteResult) error {
@@ -134,12 +181,8 @@ func none(version string) string {
 	return version
 }
 
-// recordPromotion leaves the verdict where people look for it: on version and run, in the run's description, and as
-// metrics.
+// recordPromotion leaves the verdict where people look for it: on the run, in its description, and as metrics.
 func (c *CPU) recordPromotion(ctx context.Context, in PromoteInput, res PromoteResult) error {
-	if err := c.Tracking.SetVersionTag(ctx, in.RegisteredModel, res.Version, tagPromotion, res.Verdict); err != nil {
-		return err
-	}
 	run, err := c.Tracking.GetRun(ctx, in.Run.MLflowRunID)
 	if err != nil {
 		return err

@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -110,6 +112,63 @@ func TestPromote(t *testing.T) {
 	}
 }
 
+// TestPromoteDenied: what passed the gate is not lost to a missing permission. The run says what was refused and how to
+// go on, and what it leaves is enough to promote the model once the permission is there.
+func TestPromoteDenied(t *testing.T) {
+	denied := mlflowtest.Fault{Status: 403, Body: "Permission denied"}
+	for _, tt := range []struct {
+		name, call string
+		version    string
+		says       []string
+	}{
+		{"version", "POST api/2.0/mlflow/model-versions/create", "", []string{"refused to register it as a version of sms", "model-versions/create"}},
+		{"alias", "POST api/2.0/mlflow/registered-models/alias", "2", []string{"refused to move the alias champion to its version 2 of sms", "registered-models/alias"}},
+		{"registered model", "POST api/2.0/mlflow/registered-models/create", "", []string{"registered-models/create"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newReporting(t, some())
+			r.reign(t, nil)
+			in := r.candidate()
+			in.Comparison = &Comparison{Champion: "1", Better: true, Reason: "won", Figures: &compare.Result{Rows: 4}}
+			r.mlflow.Inject(tt.call, denied)
+			res, err := r.promote(t, in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			verdict := res.Verdict
+			if res.Verdict = ""; res != (PromoteResult{Version: tt.version}) {
+				t.Errorf("result %+v, want version %q without the alias", res, tt.version)
+			}
+			for _, says := range append(tt.says, "not promoted: "+in.ModelID+" passed the gate", "403", "the permission EDIT on the registered model",
+				"--workflow-id 'promote/sms' --input-file promotion.json") {
+				if !strings.Contains(verdict, says) {
+					t.Errorf("verdict %q, want it to say %q", verdict, says)
+				}
+			}
+			if run := r.mlflow.Runs()[0]; run.Tags["duratune.promotion"] != verdict || !strings.Contains(run.Tags["mlflow.note.content"], "**Promotion**: not promoted") {
+				t.Errorf("tags of the run: %v", run.Tags)
+			}
+			var kept bytes.Buffer
+			run, err := r.cpu.Tracking.GetRun(t.Context(), in.Run.MLflowRunID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.cpu.Tracking.DownloadArtifact(t.Context(), run.ArtifactURI, "promotion.json", &kept, nil); err != nil {
+				t.Fatal(err)
+			}
+			var later PromoteInput
+			if err := json.Unmarshal(kept.Bytes(), &later); err != nil || later.Comparison != nil {
+				t.Fatalf("kept %s, %v", kept.Bytes(), err)
+			}
+			later.Comparison = in.Comparison // as the workflow has it made anew
+			if res, err = r.promote(t, later); err != nil || res.Version != "2" || res.Alias != "champion" || res.Former != "1" {
+				t.Errorf("later: %+v, %v", res, err)
+			}
+			r.checkRegistry(t, res, res.Verdict, true)
+		})
+	}
+}
+
 // checkRegistry looks at who holds the alias and at the records of the verdict.
 func (r *reporting) checkRegistry(t *testing.T, res PromoteResult, verdict string, recorded bool) {
 	t.Helper()
@@ -209,6 +268,20 @@ func TestCompareChampion(t *testing.T) {
 				t.Errorf("opened with %+v, want the champion's own 8 tokens, for inference", opened)
 			}
 		})
+	}
+}
+
+// TestCompareChampionDenied: who may not read the alias is no candidate for it, and the run goes on.
+func TestCompareChampionDenied(t *testing.T) {
+	r := newReporting(t, some())
+	r.mlflow.Inject("GET api/2.0/mlflow/registered-models/alias", mlflowtest.Fault{Status: 403, Body: "Permission denied"})
+	v, err := r.env(t).ExecuteActivity(r.gpu.CompareChampion, CompareChampionInput{RegisteredModel: "sms", Alias: "champion"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var res Comparison
+	if err := v.Get(&res); err != nil || res.Better || !strings.Contains(res.Reason, "its holder cannot be read") || !strings.Contains(res.Reason, "403") {
+		t.Errorf("got %+v, %v", res, err)
 	}
 }
 

@@ -334,6 +334,7 @@ func TestTheAliasGoesToTheBetter(t *testing.T) {
 	}{
 		{"won", []activities.PromoteResult{{Version: "3", Alias: "champion", Verdict: "promoted"}}, 1, "champion"},
 		{"lost", []activities.PromoteResult{{Version: "3", Verdict: "refused"}}, 1, ""},
+		{"denied", []activities.PromoteResult{{Version: "3", Verdict: "not promoted"}}, 1, ""},
 		{"overtaken once", []activities.PromoteResult{{Version: "3", Overtaken: "4"}, {Version: "3", Alias: "champion", Verdict: "promoted"}}, 2, "champion"},
 		{"overtaken for ever", []activities.PromoteResult{{Version: "3", Overtaken: "4"}, {Version: "3", Overtaken: "5"}, {Version: "3", Overtaken: "6", Verdict: "refused"}}, 3, ""},
 	}

@@ -289,7 +289,7 @@ func (r *run) promote(ctx workflow.Context) error {
 			continue
 		}
 		r.result.RegisteredModel, r.result.Version, r.result.Alias, r.result.Promotion = model, res.Version, res.Alias, res.Verdict
-		if err == nil && res.Alias != r.recipe.Tracking.Alias {
+		if err == nil && (res.Version == "" || res.Alias != r.recipe.Tracking.Alias) {
 			r.status.Warning = res.Verdict
 		}
 		return err

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,22 +58,46 @@ func TestOlderServerWithAuth(t *testing.T) {
 			t.Errorf("run %+v, %v", run, err)
 		}
 	})
-	for _, tt := range []struct {
-		name    string
-		changes map[string]any
-	}{
-		{"experiment of others", map[string]any{"experiment": "closed"}},
-		{"registered model of others", map[string]any{"tracking": map[string]any{"registered_model": "taken"}}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			app := failure(t, w.start(t, "finetune/e2e/denied/"+strings.ReplaceAll(tt.name, " ", "-"), w.duel(t, tt.changes)))
-			t.Logf("%s: %s", app.Type(), app.Message())
-			if app.Type() != activities.TypeTrackingRejected || !app.NonRetryable() || !strings.Contains(app.Message(), "403: Permission denied (this user may not") {
-				t.Errorf("%s: %s, want %s that says 403, why and what to do", app.Type(), app.Message(), activities.TypeTrackingRejected)
-			}
-		})
-	}
+	t.Run("experiment of others", func(t *testing.T) {
+		app := failure(t, w.start(t, "finetune/e2e/denied-experiment", w.duel(t, map[string]any{"experiment": "closed"})))
+		t.Logf("%s: %s", app.Type(), app.Message())
+		if app.Type() != activities.TypeTrackingRejected || !app.NonRetryable() || !strings.Contains(app.Message(), "403: Permission denied (this user may not: ask for the permission EDIT on the experiment)") {
+			t.Errorf("%s: %s, want %s that says 403, why and what to do", app.Type(), app.Message(), activities.TypeTrackingRejected)
+		}
+	})
+	t.Run("registered model of others", func(t *testing.T) { w.promoteLater(t, admin) })
 	checkSecrets(t, w, id)
+}
+
+// promoteLater: a run that may not register its model completes and says so; the command that it prints promotes the model
+// once the permission is there.
+func (w *world) promoteLater(t *testing.T, admin *mlflow.Client) {
+	res := w.finish(t, w.start(t, "finetune/e2e/denied-promotion", w.duel(t, map[string]any{"tracking": map[string]any{"registered_model": "taken"}})))
+	t.Log(res.Promotion)
+	said, command, _ := strings.Cut(res.Promotion, "To promote it when that is settled: ")
+	if res.Version != "" || res.Alias != "" || !strings.Contains(said, "passed the gate") || !strings.Contains(said, "403: Permission denied (this user may not: ask for the permission EDIT on the registered model)") {
+		t.Fatalf("a run that may not promote: %+v", res)
+	}
+	run, err := admin.GetRun(t.Context(), res.MLflowRunID)
+	if err != nil || run.Status != mlflow.Finished || run.Tags["gate"] != "passed" || run.Tags["duratune.promotion"] != res.Promotion {
+		t.Errorf("run %+v, %v", run, err)
+	}
+	w.asAdmin(t, "registered-models/permissions/create", map[string]string{"name": "taken", "username": "tuner", "permission": "EDIT"})
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec", command)
+	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), w.ClientEnv()...)
+	cmd.Env = append(cmd.Env, "MLFLOW_TRACKING_USERNAME=tuner", "MLFLOW_TRACKING_PASSWORD="+tunerPassword,
+		"PATH="+strings.Join([]string{filepath.Dir(w.paths.MLflow), filepath.Dir(w.paths.Temporal), os.Getenv("PATH")}, ":"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var promoted activities.PromoteResult
+	if err := w.Client().GetWorkflow(t.Context(), "promote/taken", "").Get(t.Context(), &promoted); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(promoted.Verdict)
+	if holder, err := admin.GetAlias(t.Context(), "taken", "champion"); err != nil || holder.ModelID != res.ModelID || promoted.Alias != "champion" {
+		t.Errorf("promoted later: %+v; the alias is at %+v (%v), want %s", promoted, holder, err, res.ModelID)
+	}
 }
 
 // withAuth starts a stack whose MLflow is an older one with basic authentication; its workers are the user "tuner".
@@ -113,11 +138,17 @@ func withAuth(t *testing.T) *world {
 // makeUser adds a user to the server.
 func (w *world) makeUser(t *testing.T, name, password string) {
 	t.Helper()
-	body, err := json.Marshal(map[string]string{"username": name, "password": password})
+	w.asAdmin(t, "users/create", map[string]string{"username": name, "password": password})
+}
+
+// asAdmin calls the server's API of users and permissions, which only its administrator may.
+func (w *world) asAdmin(t *testing.T, call string, in map[string]string) {
+	t.Helper()
+	body, err := json.Marshal(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.MLflowURL()+"/api/2.0/mlflow/users/create", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.MLflowURL()+"/api/2.0/mlflow/"+call, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,6 +160,6 @@ func (w *world) makeUser(t *testing.T, name, password string) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("create user: %s", resp.Status)
+		t.Fatalf("%s: %s", call, resp.Status)
 	}
 }

@@ -26,6 +26,7 @@ const (
 	codeNotFound     = "RESOURCE_DOES_NOT_EXIST"
 	codeInvalid      = "INVALID_PARAMETER_VALUE"
 	codeBadRequest   = "BAD_REQUEST"
+	codeDenied       = "PERMISSION_DENIED"
 	codeNotServed    = "ARTIFACTS_NOT_SERVED" // ours: 503 from a server started with --no-serve-artifacts
 	codeHostRejected = "HOST_REJECTED"        // ours: 403 "Invalid Host header"
 )
@@ -100,6 +101,11 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
+// denied reports whether the server knows the user and refuses what was asked for.
+func (e *Error) denied() bool {
+	return e.Status == http.StatusForbidden && (e.Code == codeDenied || e.Code == "" && strings.Contains(strings.ToLower(e.Message), "permission denied"))
+}
+
 // hint says what a person can do about the errors that people meet first.
 func (e *Error) hint() string {
 	switch {
@@ -109,8 +115,10 @@ func (e *Error) hint() string {
 		return "start the server with --allowed-hosts naming this host"
 	case e.Status == http.StatusUnauthorized:
 		return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-	case e.Status == http.StatusForbidden && e.Code == "" && strings.Contains(strings.ToLower(e.Message), "permission denied"):
-		return "this user may not: ask for permission to edit the experiment or the registered model"
+	case e.denied() && (strings.HasPrefix(e.Op, "registered-models/") || strings.HasPrefix(e.Op, "model-versions/")):
+		return "this user may not: ask for the permission EDIT on the registered model"
+	case e.denied():
+		return "this user may not: ask for the permission EDIT on the experiment"
 	case e.Status == http.StatusNotFound && e.Code == "":
 		return "no such route: MLFLOW_TRACKING_URI must be the address of an MLflow 3 server, path prefix included"
 	case e.Status >= 300 && e.Status < 400:
