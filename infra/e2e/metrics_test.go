@@ -31,20 +31,21 @@ func scrape(t *testing.T, worker string) string {
 	return string(body)
 }
 
+// panel is what a panel of the dashboard asks Prometheus for.
+type panel struct {
+	Title   string
+	Targets []struct{ Expr string }
+}
+
 // checkDashboard finds every metric that the dashboard asks for in a scrape of the workers, which have trained, been
 // paused and promoted by now, and that the workers' logs are JSON.
-func (w *world) checkDashboard(t *testing.T) {
+func (w *world) checkDashboard(t *testing.T) []panel {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(w.root, "infra", "grafana", "duratune.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dashboard struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
-		}
-	}
+	var dashboard struct{ Panels []panel }
 	if err := json.Unmarshal(text, &dashboard); err != nil || len(dashboard.Panels) < 10 {
 		t.Fatalf("%d panels, %v", len(dashboard.Panels), err)
 	}
@@ -66,6 +67,7 @@ func (w *world) checkDashboard(t *testing.T) {
 	for _, name := range []string{"cpu-worker", "gpu-worker"} {
 		checkJSONLog(t, w.Log(name))
 	}
+	return dashboard.Panels
 }
 
 // checkJSONLog expects a JSON object with time, level and message a line.

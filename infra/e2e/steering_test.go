@@ -49,6 +49,7 @@ func (w *world) steer(t *testing.T, id, name string) string {
 // the documented commands.
 func TestSteering(t *testing.T) {
 	w := shared
+	scraped := w.startPrometheus(t)
 	const id = "finetune/e2e/steered"
 	run := w.start(t, id, w.duel(t, map[string]any{"train": map[string]any{"epochs": 4}, "tracking": map[string]any{"registered_model": "steered"}}))
 	training := func(steps int64) func(a *workflowpb.PendingActivityInfo) bool {
@@ -95,7 +96,8 @@ func TestSteering(t *testing.T) {
 	if updates != 4 {
 		t.Errorf("%d updates in the history, want 4", updates)
 	}
-	w.checkDashboard(t)
+	panels := w.checkDashboard(t)
+	t.Run("dashboard in Prometheus", func(t *testing.T) { scraped.checkPanels(t, panels) })
 }
 
 // idle waits until no activity of the run holds the device.
