@@ -24,14 +24,15 @@ type LoadSplitInput struct {
 
 // LoadSplitResult describes the shares. Their shards are listed in manifests, never in the history.
 type LoadSplitResult struct {
-	Train      Share  `json:"train"`
-	Test       Share  `json:"test"`
-	Validation Share  `json:"validation,omitzero"` // zero: each epoch is evaluated on the test share
-	Duplicates int    `json:"duplicates"`          // rows that repeat an earlier row
-	Overlap    int    `json:"overlap"`             // test rows whose text also stands in train
-	Deduped    int    `json:"deduped,omitempty"`   // rows left out because another has the same text
-	Conflicts  int    `json:"conflicts,omitempty"` // those of them whose label was another
-	Commit     string `json:"commit,omitempty"`    // hub commit of the data
+	Train             Share  `json:"train"`
+	Test              Share  `json:"test"`
+	Validation        Share  `json:"validation,omitzero"`          // zero: each epoch is evaluated on the test share
+	Duplicates        int    `json:"duplicates"`                   // rows that repeat an earlier row
+	Overlap           int    `json:"overlap"`                      // test rows whose text also stands in train
+	ValidationOverlap int    `json:"validation_overlap,omitempty"` // validation rows whose text also stands in train
+	Deduped           int    `json:"deduped,omitempty"`            // rows left out because another has the same text
+	Conflicts         int    `json:"conflicts,omitempty"`          // those of them whose label was another
+	Commit            string `json:"commit,omitempty"`             // hub commit of the data
 
 	Labels   []string  `json:"labels,omitempty"`   // class names that were found; empty: the recipe states them
 	Rejected *Rejected `json:"rejected,omitempty"` // rows left out as data.rows.on_error says; nil: none
@@ -88,7 +89,7 @@ func (c *CPU) LoadSplit(ctx context.Context, in LoadSplitInput) (res LoadSplitRe
 		return res, err
 	}
 	defer split.Close()
-	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, Deduped: split.Deduped, Conflicts: split.Conflicts, Commit: source.commit}
+	res = LoadSplitResult{Duplicates: split.Duplicates, Overlap: split.Overlap, ValidationOverlap: split.ValidationOverlap, Deduped: split.Deduped, Conflicts: split.Conflicts, Commit: source.commit}
 	if inferred {
 		res.Labels = in.Data.Labels
 	}
@@ -164,7 +165,7 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 	}
 	const schema = `{"mlflow_colspec": [{"type": "string", "name": "text", "required": true}, {"type": "long", "name": "label", "required": true}]}`
 	describe := func(share Share, context string) mlflow.Dataset {
-		return mlflow.Dataset{Name: path.Base(in.Data.Source), Digest: share.Digest[:32], SourceType: strings.SplitN(in.Data.Source, ":", 2)[0],
+		return mlflow.Dataset{Name: datasetName(in.Data), Digest: share.mlflowDigest(), SourceType: strings.SplitN(in.Data.Source, ":", 2)[0],
 			Source: string(source), Schema: schema, Profile: fmt.Sprintf(`{"num_rows": %d, "num_elements": %d}`, share.NumRows, 2*share.NumRows),
 			Context: context, Tags: map[string]string{"split": share.Name}}
 	}
@@ -175,10 +176,19 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 	if err := c.Tracking.LogInputs(ctx, in.Run.MLflowRunID, inputs); err != nil {
 		return err
 	}
-	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, map[string]string{
+	tags := map[string]string{
 		"duratune.duplicate_rows": strconv.Itoa(res.Duplicates), "duratune.overlap_rows": strconv.Itoa(res.Overlap), "duratune.deduplicated_rows": strconv.Itoa(res.Deduped),
-	})
+	}
+	if res.Validation.NumRows > 0 {
+		tags["duratune.validation_overlap_rows"] = strconv.Itoa(res.ValidationOverlap)
+	}
+	return c.Tracking.SetTags(ctx, in.Run.MLflowRunID, tags)
 }
+
+// datasetName and mlflowDigest are what MLflow knows a share by.
+func datasetName(data recipe.Data) string { return path.Base(data.Source) }
+
+func (s Share) mlflowDigest() string { return s.Digest[:min(32, len(s.Digest))] }
 
 // putShare writes one side as Arrow files below dir, stores each as soon as it is whole, and publishes their manifest.
 func (c *CPU) putShare(ctx context.Context, in LoadSplitInput, name string, side *dataset.Side, dir string) (Share, error) {

@@ -96,10 +96,14 @@ func verdict(l LoadTestResult, rate float64) string {
 
 // overlap says how independent the test rows are.
 func overlap(split LoadSplitResult) string {
-	if split.Overlap == 0 {
-		return "No test row's text stands in the training rows."
+	s := "No test row's text stands in the training rows."
+	if split.Overlap > 0 {
+		s = fmt.Sprintf("The texts of %d test rows also stand in the training rows.", split.Overlap)
 	}
-	return fmt.Sprintf("The texts of %d test rows also stand in the training rows.", split.Overlap)
+	if split.ValidationOverlap > 0 {
+		s += fmt.Sprintf(" So do the texts of %d validation rows.", split.ValidationOverlap)
+	}
+	return s
 }
 
 // few lists labels, the first of many.

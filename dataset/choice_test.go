@@ -191,6 +191,18 @@ func checkValidation(t *testing.T, name string, rows []Row, spec SplitSpec, with
 	if n+with.Deduped != len(rows) || with.Validation.NumRows > want || !spec.Grouped && with.Validation.NumRows != want {
 		t.Fatalf("%s: %d validation rows, want %d of %d", name, with.Validation.NumRows, want, n)
 	}
+	inTrain, overlap := map[string]bool{}, 0
+	for _, row := range collect(t, with.Train.Rows()) {
+		inTrain[row.Text] = true
+	}
+	for _, row := range collect(t, with.Validation.Rows()) {
+		if inTrain[row.Text] {
+			overlap++
+		}
+	}
+	if with.ValidationOverlap != overlap {
+		t.Fatalf("%s: the texts of %d validation rows are in train, want %d", name, with.ValidationOverlap, overlap)
+	}
 	next := int64(with.Test.NumRows)
 	for _, row := range collect(t, with.Validation.Rows()) {
 		if row.Index < next || row.Index >= next+int64(with.Validation.NumRows) {

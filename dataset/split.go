@@ -32,12 +32,13 @@ type SplitSpec struct {
 
 // Split is a data set cut in two, or three. Close frees what it spilled.
 type Split struct {
-	Train, Test *Side
-	Validation  *Side // empty where none was asked for
-	Duplicates  int   // rows equal to an earlier one: in label and text, and in what the source says of group and share
-	Overlap     int   // test rows whose text also stands in train
-	Deduped     int   // rows left out because another says the same
-	Conflicts   int   // those of them whose label was another
+	Train, Test       *Side
+	Validation        *Side // empty where none was asked for
+	Duplicates        int   // rows equal to an earlier one: in label and text, and in what the source says of group and share
+	Overlap           int   // test rows whose text also stands in train
+	ValidationOverlap int   // validation rows whose text also stands in train
+	Deduped           int   // rows left out because another says the same
+	Conflicts         int   // those of them whose label was another
 }
 
 // Side is one share of a split.
@@ -250,11 +251,11 @@ func (s *splitter) deal(ctx context.Context) error {
 	return s.bySplit.close()
 }
 
-// overlap counts the test rows whose text stands in train, whatever the label.
+// overlap counts the test and the validation rows whose text stands in train, whatever the label.
 func (s *splitter) overlap(ctx context.Context) error {
 	for p := range numParts {
 		train := make(map[hashKey]bool)
-		test := make(map[hashKey]int)
+		test, validation := make(map[hashKey]int), make(map[hashKey]int)
 		for rec, err := range s.texts.records(p) {
 			if err != nil {
 				return err
@@ -262,14 +263,15 @@ func (s *splitter) overlap(ctx context.Context) error {
 			switch rec[16] {
 			case 1:
 				test[hashKey(rec)]++
+			case 2:
+				validation[hashKey(rec)]++
 			case 0:
 				train[hashKey(rec)] = true
 			}
 		}
-		for key, n := range test {
-			if train[key] {
-				s.out.Overlap += n
-			}
+		for key := range train {
+			s.out.Overlap += test[key]
+			s.out.ValidationOverlap += validation[key]
 		}
 		if err := ctx.Err(); err != nil {
 			return err

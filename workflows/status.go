@@ -45,8 +45,8 @@ func (r *run) details() string {
 		parts = append(parts, r.steering.log[n-1])
 	}
 	if n := r.split.Train.NumRows + r.split.Test.NumRows + r.split.Validation.NumRows; n > 0 {
-		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test, %d validation; %d duplicates, %d test rows whose text is also in train", n,
-			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Validation.NumRows, r.split.Duplicates, r.split.Overlap))
+		parts = append(parts, fmt.Sprintf("%d rows: %d train, %d test, %d validation; %d duplicates; texts also in train: %d test rows, %d validation rows", n,
+			r.split.Train.NumRows, r.split.Test.NumRows, r.split.Validation.NumRows, r.split.Duplicates, r.split.Overlap, r.split.ValidationOverlap))
 	}
 	if r.split.Deduped > 0 {
 		parts = append(parts, fmt.Sprintf("%d rows left out because another has the same text, %d of them with another label", r.split.Deduped, r.split.Conflicts))
@@ -55,7 +55,7 @@ func (r *run) details() string {
 		parts = append(parts, rejected.String()+"; the first: "+rejected.First[0])
 	}
 	if len(r.result.Epochs) > 0 {
-		table := "| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| --- | --- | --- | --- | --- | --- |"
+		table := "| epoch | train loss | eval loss | accuracy | F1 | seconds |\n| ---: | ---: | ---: | ---: | ---: | ---: |"
 		for _, e := range r.result.Epochs {
 			table += fmt.Sprintf("\n| %d | %.4f | %.4f | %.4f | %.4f | %.1f |", e.Epoch, e.TrainLoss, e.EvalLoss, e.Accuracy, e.F1, e.Seconds)
 		}
