@@ -10,6 +10,7 @@ import (
 
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -31,6 +32,7 @@ type GPU struct {
 type resident struct {
 	engine     train.Engine
 	spec       string // the train.Spec as JSON
+	parameters int64  // see [train.Plan]
 	checkpoint string // SHA-256 of the manifest of the state the engine holds; "" while it is between two
 }
 
@@ -56,7 +58,7 @@ func (g *GPU) engine(ctx context.Context, s Session, checkpoint artifact.Ref, fo
 	if err != nil {
 		return nil, err
 	}
-	g.resident = &resident{engine: eng, spec: string(spec), checkpoint: checkpoint.SHA256}
+	g.resident = &resident{engine: eng, spec: string(spec), parameters: parameters(dir, len(s.Labels)), checkpoint: checkpoint.SHA256}
 	if !checkpoint.IsZero() {
 		if err := g.restore(ctx, checkpoint, eng); err != nil {
 			g.drop()
@@ -65,6 +67,15 @@ func (g *GPU) engine(ctx context.Context, s Session, checkpoint artifact.Ref, fo
 	}
 	g.Logger.Info("engine opened", "checkpoint", checkpoint.URI, "identity", eng.Identity(), "training", forTraining, "open_ms", time.Since(began).Milliseconds())
 	return eng, nil
+}
+
+// parameters counts a model's weights as [train.Plan] wants them; 0 where its config cannot be read.
+func parameters(dir string, labels int) int64 {
+	config, err := model.ReadConfig(dir)
+	if err != nil {
+		return 0
+	}
+	return model.NewLayout(config, labels).Parameters()
 }
 
 // restore puts a checkpoint's verified tensors into the engine.

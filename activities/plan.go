@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,10 +194,33 @@ func params(r recipe.Recipe) map[string]string {
 		"metric_for_best_model": cmp.Or(r.Selection.Metric, "None"), "load_best_model_at_end": pythonRepr(r.Selection.Metric != ""),
 		"early_stopping_patience": strconv.Itoa(r.Selection.Patience),
 	}
+	maps.Copy(all, fixedParams)
+	// What TrainingArguments would say of the rest of the recipe.
+	all["save_total_limit"], all["run_name"] = strconv.Itoa(r.Checkpoint.Keep), r.Name
+	all["greater_is_better"], all["resume_from_checkpoint"] = "None", "None"
+	if r.Selection.Metric != "" {
+		all["greater_is_better"] = pythonRepr(r.Selection.Mode == "max")
+	}
+	if r.Checkpoint.EverySteps > 0 { // besides every epoch's
+		all["save_steps"] = strconv.Itoa(r.Checkpoint.EverySteps)
+	}
+	if r.ResumeFrom.Run != "" {
+		all["resume_from_checkpoint"] = fmt.Sprintf("epoch %d of run %s", r.ResumeFrom.Epoch, r.ResumeFrom.Run)
+	}
+	if t.Precision != "auto" { // else the tag duratune.precision says what the device could
+		all["bf16"], all["tf32"] = pythonRepr(t.Precision == "bf16"), pythonRepr(t.Precision == "tf32")
+	}
 	if len(r.Data.Labels) == 0 { // LoadSplit will find them
 		delete(all, paramLabels)
 	}
 	return all
+}
+
+// fixedParams are TrainingArguments of which every run here is one and the same case.
+var fixedParams = map[string]string{
+	"optim": "adamw_torch_fused", "do_train": "True", "do_eval": "True", "max_steps": "-1", "eval_strategy": "epoch", "save_strategy": "epoch",
+	"logging_strategy": "steps", "logging_first_step": "False", "logging_nan_inf_filter": "False", "train_sampling_strategy": "random", "data_seed": "None",
+	"dataloader_drop_last": "False", "gradient_checkpointing": "False", "fp16": "False", "torch_compile": "False", "report_to": "['mlflow']",
 }
 
 // paramLabels is the parameter of the class names in index order.

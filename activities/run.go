@@ -72,7 +72,11 @@ func (s Session) batch() int { return s.Train.BatchSize * max(1, s.Train.Gradien
 
 // plan fixes rows and learning rate of every step of the run.
 func (s Session) plan(rows int) train.Plan {
-	p := train.Plan{NumRows: rows, Epochs: s.Train.Epochs, BatchSize: s.batch(), Seed: s.Train.Seed, LoggingSteps: int64(s.Train.LoggingSteps)}
+	p := train.Plan{NumRows: rows, Epochs: s.Train.Epochs, BatchSize: s.batch(), Seed: s.Train.Seed, LoggingSteps: int64(s.Train.LoggingSteps),
+		DeviceBatch: s.Train.BatchSize}
+	if s.Tokenizer.Padding == "max_length" {
+		p.Width = s.Tokenizer.MaxLength
+	}
 	total := p.TotalSteps()
 	p.Schedule = train.Schedule{Kind: s.Train.Schedule, Peak: s.Train.LearningRate, Total: total,
 		Warmup: train.WarmupSteps(s.Train.WarmupSteps, s.Train.WarmupRatio, total)}

@@ -77,6 +77,9 @@ func (e EarlyEnd) points(st train.State, now int64) []train.Point {
 	} {
 		out = append(out, train.Point{Key: m.key, Value: m.value, Step: st.Step, Timestamp: now})
 	}
+	if st.TotalFLOs > 0 { // else a checkpoint of before they were counted
+		out = append(out, train.Point{Key: "total_flos", Value: st.TotalFLOs, Step: st.Step, Timestamp: now})
+	}
 	return out
 }
 

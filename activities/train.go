@@ -132,7 +132,9 @@ func (e *epoch) position(ctx context.Context, ref artifact.Ref) (err error) {
 		return &resumeError{"the rows or their tokens are not those that the run to go on from was trained on"}
 	}
 	e.last.set(ref, e.from)
-	e.engine, err = e.GPU.engine(ctx, e.in.Session, ref, true)
+	if e.engine, err = e.GPU.engine(ctx, e.in.Session, ref, true); err == nil {
+		e.plan.Parameters = e.resident.parameters
+	}
 	return err
 }
 

@@ -26,6 +26,18 @@ type Layout struct {
 // At returns the weight of that name. It must exist.
 func (l *Layout) At(name string) Weight { return l.Weights[l.index[name]] }
 
+// Parameters counts the weights outside the embedding tables, as num_parameters(exclude_embeddings=True) of
+// transformers does.
+func (l *Layout) Parameters() int64 {
+	var n int64
+	for _, w := range l.Weights {
+		if w.Offset >= l.Matrices {
+			n += w.Size
+		}
+	}
+	return n
+}
+
 // align is the alignment of a group in elements: one cache line, one AVX-512 register.
 const align = 16
 

@@ -66,6 +66,34 @@ print(json.dumps({c.model_type: sorted(c().to_dict()) for c in (t.DistilBertConf
 	}
 }
 
+// TestTotalFLOsAreTrainers: a training by Trainer logs total_flos; ours is 6 × padded tokens × the weights that the layout
+// counts. Eleven rows of up to eight tokens, two epochs, batches of four.
+func TestTotalFLOsAreTrainers(t *testing.T) {
+	var logged map[string]float64
+	dir := t.TempDir()
+	ask(t, &logged, `import contextlib, json, sys, transformers as t
+size = dict(vocab_size=30, max_position_embeddings=12, num_labels=3)
+bert = dict(size, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2)
+rows = [dict(input_ids=[3] * 8, attention_mask=[1] * 8, labels=i % 3) for i in range(11)]
+out = {}
+with contextlib.redirect_stdout(sys.stderr):
+    for config in (t.DistilBertConfig(**size, dim=8, hidden_dim=12, n_layers=2, n_heads=2), t.BertConfig(**bert), t.RobertaConfig(**bert)):
+        config.save_pretrained(sys.argv[1] + "/" + config.model_type)
+        args = t.TrainingArguments(output_dir=sys.argv[1], num_train_epochs=2, per_device_train_batch_size=4, report_to=[], use_cpu=True, save_strategy="no", logging_strategy="no")
+        trainer = t.Trainer(model=t.AutoModelForSequenceClassification.from_config(config), args=args, train_dataset=rows)
+        out[config.model_type] = trainer.train().metrics["total_flos"]
+print(json.dumps(out))`, dir)
+	for _, arch := range []string{DistilBERT, BERT, RoBERTa} {
+		config, err := ReadConfig(filepath.Join(dir, arch))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := 6 * float64(2*11*8) * float64(NewLayout(config, 3).Parameters()); got != logged[arch] || got == 0 {
+			t.Errorf("%s: %.0f floating-point operations, Trainer says %.0f", arch, got, logged[arch])
+		}
+	}
+}
+
 // saveBases saves what people fine-tune, in each architecture: the bare model and the one that predicts masked tokens. It
 // prints what transformers finds missing and unexpected when it makes a classifier of them.
 const saveBases = `import json, pathlib, sys, transformers as t

@@ -35,10 +35,11 @@ type Rows interface {
 
 // State is where a run stands between two steps, beyond weights and moments. It is part of every checkpoint.
 type State struct {
-	Step       int64   `json:"step"`        // optimizer steps done
-	WindowLoss float64 `json:"window_loss"` // sum of the losses since the last logging step
-	WindowSize int64   `json:"window_size"` // their number
-	TotalLoss  float64 `json:"total_loss"`  // sum of the losses of all steps
+	Step       int64   `json:"step"`                 // optimizer steps done
+	WindowLoss float64 `json:"window_loss"`          // sum of the losses since the last logging step
+	WindowSize int64   `json:"window_size"`          // their number
+	TotalLoss  float64 `json:"total_loss"`           // sum of the losses of all steps
+	TotalFLOs  float64 `json:"total_flos,omitempty"` // floating-point operations of all steps, as Trainer counts them
 	// Time spent in steps, of the run and of the epoch; informative, not part of exactness.
 	Seconds      float64 `json:"seconds"`
 	EpochSeconds float64 `json:"epoch_seconds"`
@@ -108,7 +109,8 @@ type epochRun struct {
 	first  int64 // global step at which the epoch begins
 	issued int64 // steps handed to the engine; st.Step of them are known to be complete
 	st     State
-	rate   float64 // steps a second, averaged over the last ones
+	flos   []float64 // of the steps in flight
+	rate   float64   // steps a second, averaged over the last ones
 	synced time.Time
 	saved  time.Time // when the last checkpoint began
 }
@@ -121,9 +123,11 @@ func (r *epochRun) step(ctx context.Context) error {
 	if r.interrupted() {
 		return r.interrupt(ctx)
 	}
-	if err := r.eng.Step(ctx, r.issued, r.plan.Schedule.At(r.issued), r.batch(r.issued)); err != nil {
+	batch := r.batch(r.issued)
+	if err := r.eng.Step(ctx, r.issued, r.plan.Schedule.At(r.issued), batch); err != nil {
 		return fmt.Errorf("step %d: %w", r.issued, err)
 	}
+	r.flos = append(r.flos, r.plan.operations(batch.InputIDs))
 	r.issued++
 	logging := r.issued%r.plan.LoggingSteps == 0
 	last := r.issued == r.first+r.plan.StepsPerEpoch()
@@ -176,7 +180,9 @@ func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
 	r.st.Seconds += now.Sub(r.synced).Seconds()
 	r.st.EpochSeconds += now.Sub(r.synced).Seconds()
 	r.synced = now
-	for _, s := range stats {
+	flos := r.flos
+	r.flos = r.flos[:0]
+	for i, s := range stats {
 		if !s.Finite {
 			return nil, &NotFiniteError{Step: s.Step, Loss: Real(s.Loss), GradNorm: Real(s.GradNorm), LearningRate: r.plan.Schedule.At(s.Step), Rows: r.batch(s.Step).Rows}
 		}
@@ -184,6 +190,7 @@ func (r *epochRun) sync(ctx context.Context) ([]StepStats, error) {
 		r.st.WindowLoss += float64(s.Loss)
 		r.st.WindowSize++
 		r.st.TotalLoss += float64(s.Loss)
+		r.st.TotalFLOs += flos[i]
 	}
 	r.progress()
 	return stats, nil

@@ -1,8 +1,10 @@
 package train
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Schedule gives the learning rate of each optimizer step. It mirrors transformers/optimization.py:
@@ -46,6 +48,11 @@ type Plan struct {
 	Seed         int64 // keys the order of each epoch
 	LoggingSteps int64 // a window of the averaged loss
 	Schedule     Schedule
+
+	// What Trainer counts floating-point operations by.
+	Parameters  int64 // weights outside the embedding tables; 0: they are not counted
+	DeviceBatch int   // rows that are padded together, accumulation not included; 0: BatchSize
+	Width       int   // tokens of a padded row; 0: those of the longest in its device batch
 }
 
 // StepsPerEpoch counts the last, shorter batch too.
@@ -60,6 +67,25 @@ func (p Plan) TotalSteps() int64 { return p.StepsPerEpoch() * int64(p.Epochs) }
 func (p Plan) rowsAt(stepInEpoch int64) (from, to int) {
 	from = int(stepInEpoch) * p.BatchSize
 	return from, min(from+p.BatchSize, p.NumRows)
+}
+
+// operations are those of a step forward and backward as Trainer's floating_point_ops counts them: 6 a weight and token,
+// padding included.
+func (p Plan) operations(rows [][]int32) float64 {
+	if p.Parameters == 0 {
+		return 0
+	}
+	tokens := 0
+	for batch := range slices.Chunk(rows, cmp.Or(p.DeviceBatch, p.BatchSize)) {
+		width := p.Width
+		if width == 0 {
+			for _, ids := range batch {
+				width = max(width, len(ids))
+			}
+		}
+		tokens += width * len(batch)
+	}
+	return 6 * float64(tokens) * float64(p.Parameters)
 }
 
 // validate guards against a plan that cannot step; recipes are checked long before.

@@ -106,6 +106,33 @@ func TestScheduleMatchesTransformers(t *testing.T) {
 	}
 }
 
+// TestOperationsAreTrainers: padding counts, to a fixed width or to the longest row of what one device gets at once.
+func TestOperationsAreTrainers(t *testing.T) {
+	rows := [][]int32{make([]int32, 3), make([]int32, 5), make([]int32, 2), make([]int32, 7), make([]int32, 1)}
+	for want, p := range map[float64]Plan{
+		6 * 10 * (5 * 16):        {Parameters: 10, BatchSize: 8, Width: 16},
+		6 * 10 * (5 * 7):         {Parameters: 10, BatchSize: 8},
+		6 * 10 * (2*5 + 2*7 + 1): {Parameters: 10, BatchSize: 8, DeviceBatch: 2}, // accumulated
+		0:                        {BatchSize: 8, Width: 16},
+	} {
+		if got := p.operations(rows); got != want {
+			t.Errorf("%+v: %g operations, want %g", p, got, want)
+		}
+	}
+	p := testPlan(20, 2)
+	p.Parameters, p.Width = 3, 4
+	var st State
+	for epoch := range p.Epochs {
+		var err error
+		if st, err = Epoch(t.Context(), newFake(), p, fakeRows(20), epoch, st, (&recorder{}).hooks(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := 6.0 * 3 * 4 * 20 * 2; st.TotalFLOs != want {
+		t.Errorf("two epochs: %g operations, want %g", st.TotalFLOs, want)
+	}
+}
+
 func TestOrderIsAFunctionOfSeedAndEpoch(t *testing.T) {
 	a := Order(42, 0, 1000)
 	if diff := cmp.Diff(a, Order(42, 0, 1000)); diff != "" {
