@@ -76,7 +76,10 @@ func (c *CPU) LogModel(ctx context.Context, in LogModelInput) (res LogModelResul
 	return LogModelResult{ModelID: logged.ID, ModelURI: "models:/" + logged.ID}, nil
 }
 
-// writeModel writes the model directory below dir/model.
+// maxModelNote is how many characters MLflow's database keeps of a logged model's tag.
+const maxModelNote = 5000
+
+// writeModel writes the model directory below dir/model, and the model card as the description of the model's page.
 func (c *CPU) writeModel(ctx context.Context, in LogModelInput, checkpoint train.Checkpoint, logged mlflow.LoggedModel, dir string) error {
 	base, err := materialize(ctx, c.Store, c.CacheDir, c.Scratch, in.Model)
 	if err != nil {
@@ -98,12 +101,16 @@ func (c *CPU) writeModel(ctx context.Context, in LogModelInput, checkpoint train
 	if err != nil {
 		return err
 	}
-	return mlflow.WriteModelDir(filepath.Join(dir, "model"), mlflow.DirSpec{
+	err = mlflow.WriteModelDir(filepath.Join(dir, "model"), mlflow.DirSpec{
 		ModelID: logged.ID, RunID: in.Run.MLflowRunID, ArtifactURI: logged.ArtifactURI, Created: time.UnixMilli(in.Created).UTC(), BaseModel: baseName(in.Recipe.Model.Base),
 		Config: config, Weights: weights, TokenizerDir: base, MaxLength: in.Recipe.Tokenizer.MaxLength,
 		Signature: in.Signature.Signature, BatchSize: in.Recipe.Signature.ModelConfig.BatchSize, InputExample: in.Recipe.Signature.InputExample,
 		License: terms.text, ModelCard: card.Markdown(),
 	})
+	if err != nil {
+		return err
+	}
+	return c.Tracking.SetModelTags(ctx, logged.ID, map[string]string{mlflow.TagNote: mlflow.CleanText(string(card.Markdown()), maxModelNote)}) // its page's description
 }
 
 // describeModel links the metrics of the model's step to it and logs its model_config as Python does. The points come
@@ -115,12 +122,28 @@ func (c *CPU) describeModel(ctx context.Context, in LogModelInput, checkpoint tr
 	}
 	var metrics []mlflow.Metric
 	for _, p := range events {
-		if p.Step == checkpoint.State.Step {
-			metrics = append(metrics, mlflow.Metric{Key: p.Key, Value: p.Value, Step: p.Step, Timestamp: p.Timestamp, ModelID: id})
+		if p.Step != checkpoint.State.Step {
+			continue
 		}
+		m := mlflow.Metric{Key: p.Key, Value: p.Value, Step: p.Step, Timestamp: p.Timestamp, ModelID: id}
+		if share := in.evaluated(p.Key); share.Digest != "" {
+			m.DatasetName, m.DatasetDigest = datasetName(in.Recipe.Data), share.mlflowDigest()
+		}
+		metrics = append(metrics, m)
 	}
 	batch := mlflow.Batch{Metrics: metrics, Params: map[string]string{"batch_size": strconv.Itoa(in.Recipe.Signature.ModelConfig.BatchSize)}}
 	return c.Tracking.LogBatch(ctx, in.Run.MLflowRunID, batch)
+}
+
+// evaluated is the share that a metric was measured on; zero for what was not measured on held-out rows.
+func (in LogModelInput) evaluated(key string) Share {
+	switch {
+	case strings.HasPrefix(key, "test_"), strings.HasPrefix(key, "eval_") && !in.Choice.Sealed:
+		return in.Split.Test
+	case strings.HasPrefix(key, "eval_"):
+		return in.Split.Validation
+	}
+	return Share{}
 }
 
 // classifierConfig is the base model's config.json as a sequence classifier over the labels.

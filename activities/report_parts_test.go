@@ -73,6 +73,17 @@ func TestModelCard(t *testing.T) {
 			t.Errorf("the card lacks %q", part)
 		}
 	}
+	logged := r.mlflow.Models()[len(r.mlflow.Models())-1]
+	if logged.Tags[mlflow.TagNote] != card {
+		t.Errorf("the description of the model's page is %q", logged.Tags[mlflow.TagNote])
+	}
+	linked := false
+	for _, m := range r.mlflow.Runs()[0].Metrics {
+		linked = linked || m.Key == "eval_loss" && m.ModelID == logged.ID && m.DatasetName == "file:sms|x.tsv" && m.DatasetDigest == in.Split.Test.Digest[:32]
+	}
+	if !linked {
+		t.Errorf("no eval_loss of the model on the test rows: %+v", r.mlflow.Runs()[0].Metrics)
+	}
 	if t.Failed() {
 		t.Log(card)
 	}
