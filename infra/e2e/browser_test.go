@@ -65,6 +65,7 @@ type look struct {
 	url    string
 	texts  []string // that the page shows, in any place
 	images int      // pictures that it has loaded, at least
+	charts int      // charts that it has drawn, at least
 }
 
 // pageTime is how long a page may take to show all that it should: its parts load one by one, on a busy machine.
@@ -92,12 +93,13 @@ func (b *browser) see(t *testing.T, l look) {
 }
 
 // shown says whether the page shows the texts and has loaded as many pictures, looking into frames and shadow roots too.
-const shown = `((texts, images) => {
-	let text = "", loaded = 0;
+const shown = `((texts, images, charts) => {
+	let text = "", loaded = 0, drawn = 0;
 	const walk = (root) => {
 		text += "\n" + (root.body ? root.body.innerText : "");
 		for (const e of root.querySelectorAll("*")) {
 			if (e.tagName == "IMG" && e.complete && e.naturalWidth > 200) loaded++;
+			if (e.matches(".js-plotly-plot") && e.querySelector(".main-svg")) drawn++;
 			if (e.shadowRoot) walk(e.shadowRoot);
 			if (e.tagName == "IFRAME" && e.contentDocument) walk(e.contentDocument);
 			if (e.value && typeof e.value == "string") text += "\n" + e.value;
@@ -106,8 +108,17 @@ const shown = `((texts, images) => {
 	walk(document);
 	const missing = texts.filter(t => !text.includes(t));
 	if (loaded < images) missing.push(loaded + " pictures of " + images);
+	if (drawn < charts) missing.push(drawn + " charts of " + charts);
 	return missing;
 })`
+
+// closeAssistant shuts the panel that MLflow opens beside every page of a new visitor.
+const closeAssistant = `(() => {
+	for (const key of Object.keys(localStorage)) {
+		if (key.includes("assistant.panelOpen")) localStorage.setItem(key, "false");
+	}
+	return "";
+})()`
 
 // await polls the page until nothing is missing.
 func (b *browser) await(ctx context.Context, l look) error {
@@ -116,7 +127,7 @@ func (b *browser) await(ctx context.Context, l look) error {
 	defer tick.Stop()
 	var missing []string
 	for {
-		now, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](fmt.Sprintf("%s([%s], %d)", shown, texts, l.images)))
+		now, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](fmt.Sprintf("%s([%s], %d, %d)", shown, texts, l.images, l.charts)))
 		if err == nil {
 			if missing = now; len(missing) == 0 {
 				return nil
@@ -149,16 +160,20 @@ func (w *world) seePages(t *testing.T, b *browser, id, runID string, res workflo
 	tracking := fmt.Sprintf("%s/#/experiments/%s", w.MLflowURL(), res.ExperimentID)
 	mlrun, model := tracking+"/runs/"+res.MLflowRunID, tracking+"/models/"+res.ModelID
 	accuracy := fmt.Sprintf("%.4f", res.Epochs[0].Accuracy)
+	b.see(t, look{name: "mlflow-first", url: mlrun, texts: []string{"Description", "Assistant"}})
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](closeAssistant)); err != nil {
+		t.Fatal(err)
+	}
 	for _, l := range []look{
 		{name: "temporal-history", url: execution + "/history", texts: []string{"FineTune", "Completed", "epoch 1/2", "validate epoch 2/2", "load test"}},
 		{name: "temporal-details", url: execution + "/user-metadata", texts: []string{"train loss", accuracy, "MLflow run"}},
 		{name: "mlflow-run", url: mlrun, texts: []string{"Description", "train loss", accuracy, "Test set", "Load test", "Promotion", "learning_rate"}},
-		{name: "mlflow-curves", url: mlrun + "/model-metrics", texts: []string{"p99_ms", "epoch", "eval_accuracy", "eval_f1"}},
-		{name: "mlflow-system", url: mlrun + "/system-metrics", texts: []string{"system/cpu_utilization_percentage"}},
+		{name: "mlflow-curves", url: mlrun + "/model-metrics", texts: []string{"p99_ms", "epoch", "eval_accuracy", "eval_f1"}, charts: 6},
+		{name: "mlflow-system", url: mlrun + "/system-metrics", texts: []string{"system/cpu_utilization_percentage"}, charts: 6},
 		{name: "mlflow-confusion", url: mlrun + "/artifacts/plots/confusion.png", texts: []string{"plots", "recipe.json", "predictions"}, images: 1},
 		{name: "mlflow-training-curves", url: mlrun + "/artifacts/plots/curves.png", texts: []string{"curves.png"}, images: 1},
-		{name: "mlflow-mistakes", url: mlrun + "/artifacts/predictions/most_confident_mistakes.json", texts: []string{"most_confident_mistakes.json"}},
-		{name: "mlflow-model", url: model, texts: []string{"fine_tuned", "Ready", "test_f1", res.RegisteredModel}},
+		{name: "mlflow-mistakes", url: mlrun + "/artifacts/predictions/most_confident_mistakes.json", texts: []string{"most_confident_mistakes.json", "predicted", "score"}},
+		{name: "mlflow-model", url: model, texts: []string{"fine_tuned", "Ready", "test_f1", res.RegisteredModel, "Results on the test rows", "duel.jsonl"}},
 		{name: "mlflow-version", url: fmt.Sprintf("%s/#/models/%s/versions/%s", w.MLflowURL(), res.RegisteredModel, res.Version), texts: []string{"Version " + res.Version, res.Alias, "gate", "passed"}},
 	} {
 		t.Run(l.name, func(t *testing.T) { b.see(t, l) })

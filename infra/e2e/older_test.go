@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -46,9 +47,10 @@ func TestOlderServerWithAuth(t *testing.T) {
 	if err := admin.EnsureRegisteredModel(t.Context(), "taken", "", nil); err != nil {
 		t.Fatal(err)
 	}
+	few := map[string]any{"data": map[string]any{"source": w.small(t, "few.jsonl", 24)}} // every request costs 0.2 s here
 	const id = "finetune/e2e/auth"
 	t.Run("passes", func(t *testing.T) {
-		res := w.finish(t, w.start(t, id, w.duel(t, nil)))
+		res := w.finish(t, w.start(t, id, w.duel(t, few)))
 		holder, err := admin.GetAlias(t.Context(), "duel", "champion")
 		if err != nil || holder.Version != res.Version || res.Alias != "champion" {
 			t.Errorf("the alias is at %+v (%v), the result %+v", holder, err, res)
@@ -59,20 +61,20 @@ func TestOlderServerWithAuth(t *testing.T) {
 		}
 	})
 	t.Run("experiment of others", func(t *testing.T) {
-		app := failure(t, w.start(t, "finetune/e2e/denied-experiment", w.duel(t, map[string]any{"experiment": "closed"})))
+		app := failure(t, w.start(t, "finetune/e2e/denied-experiment", w.duel(t, merged(few, map[string]any{"experiment": "closed"}))))
 		t.Logf("%s: %s", app.Type(), app.Message())
 		if app.Type() != activities.TypeTrackingRejected || !app.NonRetryable() || !strings.Contains(app.Message(), "403: Permission denied (this user may not: ask for the permission EDIT on the experiment)") {
 			t.Errorf("%s: %s, want %s that says 403, why and what to do", app.Type(), app.Message(), activities.TypeTrackingRejected)
 		}
 	})
-	t.Run("registered model of others", func(t *testing.T) { w.promoteLater(t, admin) })
+	t.Run("registered model of others", func(t *testing.T) { w.promoteLater(t, admin, few) })
 	checkSecrets(t, w, id)
 }
 
 // promoteLater: a run that may not register its model completes and says so; the command that it prints promotes the model
 // once the permission is there.
-func (w *world) promoteLater(t *testing.T, admin *mlflow.Client) {
-	res := w.finish(t, w.start(t, "finetune/e2e/denied-promotion", w.duel(t, map[string]any{"tracking": map[string]any{"registered_model": "taken"}})))
+func (w *world) promoteLater(t *testing.T, admin *mlflow.Client, few map[string]any) {
+	res := w.finish(t, w.start(t, "finetune/e2e/denied-promotion", w.duel(t, merged(few, map[string]any{"tracking": map[string]any{"registered_model": "taken"}}))))
 	t.Log(res.Promotion)
 	said, command, _ := strings.Cut(res.Promotion, "To promote it when that is settled: ")
 	if res.Version != "" || res.Alias != "" || !strings.Contains(said, "passed the gate") || !strings.Contains(said, "403: Permission denied (this user may not: ask for the permission EDIT on the registered model)") {
@@ -85,8 +87,7 @@ func (w *world) promoteLater(t *testing.T, admin *mlflow.Client) {
 	w.asAdmin(t, "registered-models/permissions/create", map[string]string{"name": "taken", "username": "tuner", "permission": "EDIT"})
 	cmd := exec.CommandContext(t.Context(), "sh", "-ec", command)
 	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), w.ClientEnv()...)
-	cmd.Env = append(cmd.Env, "MLFLOW_TRACKING_USERNAME=tuner", "MLFLOW_TRACKING_PASSWORD="+tunerPassword,
-		"PATH="+strings.Join([]string{filepath.Dir(w.paths.MLflow), filepath.Dir(w.paths.Temporal), os.Getenv("PATH")}, ":"))
+	cmd.Env = append(cmd.Env, "MLFLOW_TRACKING_USERNAME=tuner", "MLFLOW_TRACKING_PASSWORD="+tunerPassword, "PATH="+w.commands(t)+":"+os.Getenv("PATH"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -98,6 +99,17 @@ func (w *world) promoteLater(t *testing.T, admin *mlflow.Client) {
 	if holder, err := admin.GetAlias(t.Context(), "taken", "champion"); err != nil || holder.ModelID != res.ModelID || promoted.Alias != "champion" {
 		t.Errorf("promoted later: %+v; the alias is at %+v (%v), want %s", promoted, holder, err, res.ModelID)
 	}
+}
+
+// commands is a folder of the two programs that users have on their PATH.
+func (w *world) commands(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	shim := "#!/bin/sh\nexec '" + w.paths.MLflow + "' -m mlflow \"$@\"\n"
+	if err := errors.Join(os.Symlink(w.paths.Temporal, filepath.Join(dir, "temporal")), os.WriteFile(filepath.Join(dir, "mlflow"), []byte(shim), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // withAuth starts a stack whose MLflow is an older one with basic authentication; its workers are the user "tuner".

@@ -120,6 +120,13 @@ func (w *world) recipe(t *testing.T, name string, changes map[string]any) map[st
 	return r
 }
 
+// merged is a with the changes of b.
+func merged(a, b map[string]any) map[string]any {
+	out := maps.Clone(a)
+	merge(out, b)
+	return out
+}
+
 func merge(into, changes map[string]any) {
 	for k, v := range changes {
 		if sub, ok := v.(map[string]any); ok {
