@@ -348,7 +348,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	for says, fault := range map[string]mlflowtest.Fault{
 		"status 403: Permission denied (this user may not: ask for the permission EDIT on the experiment)": {Status: 403, Body: "Permission denied"},
 		"no (this user may not: ask for the permission EDIT on the experiment)":                            {Status: 403, Body: `{"error_code": "PERMISSION_DENIED", "message": "no"}`},
-		"set MLFLOW_TRACKING_USERNAME":                                                                     {Status: 401, Body: "You are not authenticated."},
+		"set MLFLOW_TRACKING_USERNAME": {Status: 401, Body: "You are not authenticated."},
 	} {
 		s := mlflowtest.New(t, mlflowtest.Options{})
 		s.Inject("GET api/2.0/mlflow/logged-models", fault)
