@@ -193,6 +193,7 @@ func TestS3Faults(t *testing.T) {
 		{name: "slow", method: http.MethodGet, times: 2, before: slow},
 		{name: "upload damaged once", method: http.MethodPut, times: 1, body: func(r io.ReadCloser) io.ReadCloser { return &changed{r, 40, -1, 0} }, put: errAny},
 		{name: "download damaged", method: http.MethodGet, times: -1, answer: func(r *http.Response) { r.Body = &changed{r.Body, 40, -1, 0} }, open: artifact.ErrCorrupt},
+		{name: "wrong checksum", method: http.MethodGet, times: -1, answer: func(r *http.Response) { r.Header.Set("x-amz-checksum-crc64nvme", "AAAAAAAAAAA=") }, open: artifact.ErrCorrupt},
 		{name: "download cut off", method: http.MethodGet, times: -1, answer: func(r *http.Response) { r.Body = &changed{r.Body, -1, 40, 0} }, open: artifact.ErrUnavailable},
 		{name: "expired", method: http.MethodPut, times: -1, before: refuse(400, "ExpiredToken"), put: artifact.ErrUnavailable},
 		{name: "denied", method: http.MethodGet, times: -1, before: refuse(403, "AccessDenied"), open: artifact.ErrDenied},
