@@ -4,6 +4,7 @@
 //	bench accuracy [-seeds 5]     what is learned: Hugging Face's Trainer and ours, same rows, settings and seeds
 //	bench train [-cases a,b]      how fast, on the cores that are given (taskset, GOMAXPROCS): MiniLM
 //	bench gpu [-cases a,b]        how fast, on a GPU: DistilBERT
+//	bench checkpoints [-every n]  what checkpoints within an epoch cost: with and without them
 //
 // It needs a build with the tag torch and the peers' Python in DURATUNE_PEERS; `go tool task bench:accuracy` sees to both.
 package main
@@ -41,10 +42,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return runAccuracy(ctx, args, out)
 	case "train", "gpu":
 		return runSpeed(ctx, name, args, out)
+	case "checkpoints":
+		return runCheckpoints(ctx, args, out)
 	case "first-step": // run by the other two
 		return firstStep(ctx, args)
 	default:
-		return fmt.Errorf("got %q, want one of accuracy, train, gpu", name)
+		return fmt.Errorf("got %q, want one of accuracy, train, gpu, checkpoints", name)
 	}
 }
 
