@@ -59,14 +59,15 @@ func awaitEnd(ctx context.Context, tid int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the process lives on: %w", ctx.Err())
+			return errors.Join(fmt.Errorf("the process lives on: %w", ctx.Err()), unix.PtraceDetach(tid))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
 // stopComputing stops a thread inside libtorch, as a device would. In Go's own code it would hold up the whole process, the
-// watchdog included: the next garbage collection waits for it. A thread that does not get there is let go.
+// watchdog included: the next garbage collection waits for it; idle in another library, it would hold up nothing. A thread
+// that does not get there is let go.
 func stopComputing(pid, tid int) (held bool, err error) {
 	if err := unix.PtraceSeize(tid); err != nil {
 		return false, err
@@ -79,7 +80,7 @@ func stopComputing(pid, tid int) (held bool, err error) {
 		if err := syscall.PtraceGetRegs(tid, &regs); err != nil {
 			return false, err
 		}
-		if name, err := mapped(pid, regs.PC()); err != nil || strings.HasPrefix(filepath.Base(name), "lib") {
+		if name, err := mapped(pid, regs.PC()); err != nil || strings.HasPrefix(filepath.Base(name), "libtorch") {
 			return err == nil, err
 		}
 		if err := unix.PtraceCont(tid, 0); err != nil {
