@@ -89,6 +89,26 @@ func TestModelCard(t *testing.T) {
 	}
 }
 
+// TestLogModelIntoAStoreThatRefuses: a model that cannot be kept is no model, and asking again does not help.
+func TestLogModelIntoAStoreThatRefuses(t *testing.T) {
+	r := newReporting(t, some())
+	in := LogModelInput{Run: r.run, Recipe: r.in.Recipe, Checkpoint: r.in.Checkpoint, Created: 1, Split: r.in.Split, Predictions: r.in.Predictions,
+		Signature: InferSignatureResult{Signature: mlflow.TextClassification(8)}}
+	in.Model = r.putBase(t, map[string]string{"config.json": `{"model_type": "distilbert"}`, "tokenizer.json": `{}`})
+	r.mlflow.Inject("PUT api/2.0/mlflow-artifacts/artifacts", mlflowtest.Fault{Status: 403, Body: `{"error_code": "PERMISSION_DENIED", "message": "read-only bucket"}`})
+	env := r.env(t)
+	env.RegisterActivity(r.cpu)
+	_, err := env.ExecuteActivity(r.cpu.LogModel, in)
+	wantType(t, err, TypeTrackingRejected, false)
+	if !strings.Contains(err.Error(), "read-only bucket") {
+		t.Errorf("error = %v, want the server's words", err)
+	}
+	models := r.mlflow.Models()
+	if got := models[len(models)-1].Status; got == string(mlflow.ModelReady) {
+		t.Errorf("a model without files is %s", got)
+	}
+}
+
 func TestReadLicence(t *testing.T) {
 	for name, tt := range map[string]struct {
 		files map[string]string

@@ -240,5 +240,6 @@ func (c *Client) store(ctx context.Context, op, artifactURI string) (artifactSto
 		}
 		return &signed{c: c, modelID: m[1], runID: m[2], root: m[3]}, infoErr
 	}
-	return nil, invalid(op, "artifact URI scheme %q is not supported, want mlflow-artifacts or s3", u.Scheme)
+	return nil, invalid(op, "artifact URI scheme %q is not supported, want mlflow-artifacts or s3: start the server with --serve-artifacts and without --default-artifact-root, "+
+		"or with one of s3://…, and use an experiment that is made after that", u.Scheme)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -355,6 +356,21 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		_, err := connect(t, s.URL()).GetModel(t.Context(), "m-1")
 		if !errors.Is(err, mlflow.ErrRejected) || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v, want it refused, saying %q", err, says)
+		}
+	}
+}
+
+// TestOtherArtifactRoots: what a server of other stores hands out is refused by name, with what to do.
+func TestOtherArtifactRoots(t *testing.T) {
+	c := connect(t, mlflowtest.New(t, mlflowtest.Options{}).URL())
+	for _, uri := range []string{"file:///srv/mlruns/1/r/artifacts", "/srv/mlruns/1/r/artifacts", "gs://bucket/1/r/artifacts", "wasbs://c@a.blob/1/r/artifacts"} {
+		scheme, _, ok := strings.Cut(uri, ":")
+		if !ok {
+			scheme = ""
+		}
+		err := c.UploadArtifact(t.Context(), uri, "x", strings.NewReader("x"), 1, nil)
+		if want := fmt.Sprintf("scheme %q is not supported", scheme); !errors.Is(err, mlflow.ErrRejected) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--serve-artifacts") {
+			t.Errorf("%s: got %v, want it refused, saying %q and what to do", uri, err, want)
 		}
 	}
 }
