@@ -7,11 +7,10 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/google/go-cmp/cmp"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/duratune/duratune/internal/artifact"
 )

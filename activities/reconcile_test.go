@@ -6,9 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"go.temporal.io/sdk/testsuite"
-
 	"github.com/google/go-cmp/cmp"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/mlflow"

@@ -8,9 +8,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"go.temporal.io/sdk/testsuite"
-
 	"github.com/google/go-cmp/cmp"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/artifact/artifacttest"
