@@ -151,7 +151,8 @@ func busiest(pid int) (tid int, err error) {
 	return tid, nil
 }
 
-// threads is the processor time of a process's threads, in clock ticks.
+// threads is the processor time of a process's threads, in clock ticks. The first one is left out: its stop would be told
+// to the supervisor, too, who is this process and would take it for the worker's end.
 func threads(pid int) (map[int]int, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
@@ -170,7 +171,9 @@ func threads(pid int) (map[int]int, error) {
 		if err := errors.Join(err1, err2, err3); err != nil {
 			return nil, err
 		}
-		used[id] = user + system
+		if id != pid {
+			used[id] = user + system
+		}
 	}
 	return used, nil
 }
