@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/duratune/duratune/internal/artifact/artifacttest"
 	"github.com/duratune/duratune/internal/mlflow"
 )
 
@@ -86,6 +88,41 @@ func TestPythonLoads(t *testing.T) {
 			checkPrediction(t, got[u], m, got[reference].Transformers)
 		}
 	}
+}
+
+// TestPythonLoadsFromS3: a model that was logged past a server that stores no artifacts is what Python finds there by its
+// own credentials.
+func TestPythonLoadsFromS3(t *testing.T) {
+	python := os.Getenv("DURATUNE_PEERS")
+	if python == "" {
+		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
+	}
+	g := artifacttest.StartGateway(t)
+	var env []string
+	for k, v := range gatewayEnv(g) {
+		env = append(env, k+"="+v)
+	}
+	uri := startServer(t, env, "--default-artifact-root", "s3://bucket/root", "--no-serve-artifacts")
+	c := direct(t, uri, g)
+	hub := t.TempDir()
+	runPython(t, python, uri, "model", hub, "distilbert")
+	m, dir := logModel(t, c, filepath.Join(hub, "distilbert"))
+	if !strings.HasPrefix(m.ArtifactURI, "s3://bucket/root/") || stored(t, g, "root") == 0 {
+		t.Fatalf("the model is at %s", m.ArtifactURI)
+	}
+	encoded, err := json.Marshal(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]prediction{}
+	for s := bufio.NewScanner(bytes.NewReader(runPython(t, python, uri, "predict", string(encoded), "models:/"+m.ID, dir))); s.Scan(); {
+		var p prediction
+		if err := json.Unmarshal(s.Bytes(), &p); err != nil {
+			t.Fatalf("%v: %s", err, s.Bytes())
+		}
+		got[p.URI] = p
+	}
+	checkPrediction(t, got["models:/"+m.ID], m, got[dir].Transformers)
 }
 
 // TestPythonReadsTable has load_table find and read a table of ours.
