@@ -86,7 +86,7 @@ func stopComputing(pid, tid int) (held bool, err error) {
 		if err := unix.PtraceCont(tid, 0); err != nil {
 			return false, err
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	return false, errors.Join(stop(tid), unix.PtraceDetach(tid))
 }
@@ -134,7 +134,7 @@ func busiest(pid int) (tid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	time.Sleep(300 * time.Millisecond)
+	<-time.After(300 * time.Millisecond)
 	after, err := threads(pid)
 	if err != nil {
 		return 0, err

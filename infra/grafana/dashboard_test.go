@@ -19,7 +19,7 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugins.RegisterDefaultPlugins()
-	var d dashboard.Dashboard
+	var d dashboard.Dashboard //nolint:staticcheck // version 1 of the format, which every Grafana reads
 	if err := json.Unmarshal(text, &d); err != nil {
 		t.Fatal(err)
 	}
