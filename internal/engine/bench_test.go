@@ -65,7 +65,7 @@ func readRows(tb testing.TB, file string, batch int) []train.Batch {
 			}
 			ids = append(ids, int32(n))
 		}
-		last.InputIDs = append(last.InputIDs, ids)
+		last.Inputs = append(last.Inputs, train.Sequence{IDs: ids})
 		last.Rows = append(last.Rows, row)
 	}
 	return out
@@ -93,9 +93,9 @@ func BenchmarkStepBF16Batch8(b *testing.B) { benchStep(b, "bf16", 8) }
 
 func BenchmarkLogits(b *testing.B) {
 	e, batches := benchSetup(b, "auto", 8)
-	var inputs [][]int32
+	var inputs []train.Sequence
 	for _, batch := range batches[:140] {
-		inputs = append(inputs, batch.InputIDs...)
+		inputs = append(inputs, batch.Inputs...)
 	}
 	for b.Loop() {
 		if _, err := e.Logits(b.Context(), inputs, nil); err != nil {

@@ -179,14 +179,23 @@ func (e *Engine) Close() error {
 }
 
 // checkRows refuses sequences that the model cannot take, naming the row.
-func checkRows(spec train.Spec, config model.Config, inputs [][]int32, name func(i int) string) error {
+func checkRows(spec train.Spec, config model.Config, inputs []train.Sequence, name func(i int) string) error {
+	typed := config.Typed(inputs)
 	for i, seq := range inputs {
-		if len(seq) < 1 || len(seq) > spec.MaxLength {
-			return fmt.Errorf("engine: %s: %d tokens, want 1 to %d", name(i), len(seq), spec.MaxLength)
+		if len(seq.IDs) < 1 || len(seq.IDs) > spec.MaxLength {
+			return fmt.Errorf("engine: %s: %d tokens, want 1 to %d", name(i), len(seq.IDs), spec.MaxLength)
 		}
-		for _, id := range seq {
+		for _, id := range seq.IDs {
 			if id < 0 || int(id) >= config.Vocab {
 				return fmt.Errorf("engine: %s: token id %d is outside the model's vocabulary of %d", name(i), id, config.Vocab)
+			}
+		}
+		if seq.Types != nil && len(seq.Types) != len(seq.IDs) {
+			return fmt.Errorf("engine: %s: %d token types for %d tokens", name(i), len(seq.Types), len(seq.IDs))
+		}
+		for _, typ := range seq.Types {
+			if typed && (typ < 0 || int(typ) >= config.TokenType) {
+				return fmt.Errorf("engine: %s: token type %d is beyond the model's %d", name(i), typ, config.TokenType)
 			}
 		}
 	}

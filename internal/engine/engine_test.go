@@ -45,7 +45,10 @@ func TestStepRefusesRowsItCannotTake(t *testing.T) {
 	g := readGolden(t, "testdata/bert")
 	e := openEngine(t, g.spec())
 	one := func(ids []int32, label int64) train.Batch {
-		return train.Batch{InputIDs: [][]int32{ids}, Labels: []int64{label}, Rows: []int64{77}}
+		return train.Batch{Inputs: []train.Sequence{{IDs: ids}}, Labels: []int64{label}, Rows: []int64{77}}
+	}
+	typed := func(ids []int32, types ...int8) train.Batch {
+		return train.Batch{Inputs: []train.Sequence{{IDs: ids, Types: types}}, Labels: []int64{0}, Rows: []int64{77}}
 	}
 	tests := []struct {
 		name  string
@@ -53,11 +56,13 @@ func TestStepRefusesRowsItCannotTake(t *testing.T) {
 		want  string
 	}{
 		{"empty batch", train.Batch{}, "0 sequences"},
-		{"labels missing", train.Batch{InputIDs: [][]int32{{1}}, Rows: []int64{0}}, "0 labels"},
+		{"labels missing", train.Batch{Inputs: []train.Sequence{{IDs: []int32{1}}}, Rows: []int64{0}}, "0 labels"},
 		{"empty row", one(nil, 0), "row 77: 0 tokens"},
 		{"long row", one(make([]int32, 33), 0), "row 77: 33 tokens"},
 		{"unknown token", one([]int32{2, 96}, 0), "row 77: token id 96"},
 		{"negative token", one([]int32{-1}, 0), "row 77: token id -1"},
+		{"types missing", typed([]int32{2, 3}, 1), "row 77: 1 token types for 2 tokens"},
+		{"unknown type", typed([]int32{2, 3}, 0, 2), "row 77: token type 2 is beyond the model's 2"},
 		{"unknown label", one([]int32{2}, 3), "row 77: label 3"},
 	}
 	for _, tt := range tests {
@@ -75,9 +80,9 @@ func TestLogitsKeepTheOrderOfTheirInputs(t *testing.T) {
 	spec := g.spec()
 	spec.Inference = true
 	e := openEngine(t, spec)
-	var inputs [][]int32
+	var inputs []train.Sequence
 	for _, b := range g.batches {
-		inputs = append(inputs, b.InputIDs...)
+		inputs = append(inputs, b.Inputs...)
 	}
 	inputs = slices.Concat(inputs, inputs) // more than one pack
 	var done []int

@@ -17,7 +17,7 @@ import (
 	"github.com/duratune/duratune/internal/train"
 )
 
-// golden is what internal/py/goldens/models.py recorded of one architecture.
+// golden is what internal/py/goldens/models.py recorded of one model.
 type golden struct {
 	dir     string
 	file    *safetensors.File
@@ -35,7 +35,13 @@ type golden struct {
 	Decayed        []string  `json:"decayed"`
 }
 
+// eachGolden runs f on a model of each architecture, and on BERT with pairs of texts, whose tokens are of two types.
 func eachGolden(t *testing.T, f func(t *testing.T, g *golden)) {
+	eachArchitecture(t, f)
+	t.Run("pairs", func(t *testing.T) { f(t, readGolden(t, "testdata/pairs")) })
+}
+
+func eachArchitecture(t *testing.T, f func(t *testing.T, g *golden)) {
 	for _, name := range []string{model.DistilBERT, model.BERT, model.RoBERTa} {
 		t.Run(name, func(t *testing.T) { f(t, readGolden(t, filepath.Join("testdata", name))) })
 	}
@@ -54,12 +60,22 @@ func readGolden(t *testing.T, dir string) *golden {
 	ids, shape := values[int32](t, g.file, "ids")
 	lengths, _ := values[int32](t, g.file, "lengths")
 	labels, _ := values[int64](t, g.file, "labels")
+	var types []int32
+	if _, err := g.file.Tensor("types"); err == nil {
+		types, _ = values[int32](t, g.file, "types")
+	}
 	steps, rows, width := int(shape[0]), int(shape[1]), int(shape[2])
 	for s := range steps {
 		var b train.Batch
 		for r := range rows {
 			at := s*rows + r
-			b.InputIDs = append(b.InputIDs, ids[at*width:at*width+int(lengths[at])])
+			seq := train.Sequence{IDs: ids[at*width : at*width+int(lengths[at])]}
+			if types != nil {
+				for _, typ := range types[at*width : at*width+len(seq.IDs)] {
+					seq.Types = append(seq.Types, int8(typ))
+				}
+			}
+			b.Inputs = append(b.Inputs, seq)
 			b.Labels = append(b.Labels, labels[at])
 			b.Rows = append(b.Rows, int64(at))
 			g.labels = max(g.labels, int(labels[at])+1)

@@ -95,7 +95,7 @@ func (g *GPU) cardConfig(device int) torch.CardConfig {
 		Size: l.Size, Tables: l.Matrices, Decayed: l.Decayed, Offsets: l.Offsets(c), NormEps: c.NormEpsilon,
 		DropHidden: c.HiddenDropout, DropAttention: c.AttentionDropout, DropAttended: attended, DropHead: c.HeadDropout,
 		Beta1: s.AdamBeta1, Beta2: s.AdamBeta2, AdamEps: s.AdamEpsilon, Decay: s.WeightDecay, Clip: s.MaxGradNorm,
-		MaxLength: s.MaxLength, MaxInts: max(trainShape(s, nil).ints, largestEval(s).ints), MaxRows: evalRows[len(evalRows)-1], Train: !s.Inference,
+		MaxLength: s.MaxLength, MaxInts: max(trainShape(s, nil).typedIf(true).ints, largestEval(s).typedIf(true).ints), MaxRows: evalRows[len(evalRows)-1], Train: !s.Inference,
 	}
 }
 

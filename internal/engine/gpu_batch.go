@@ -17,11 +17,20 @@ type shape struct {
 	width        int // tokens a row takes, padding included; 0: rows lie one behind the other
 	maxKey       int // bounds a row, and the padding behind it
 	labels, ints int
+	typed        bool // with token types
 }
 
 func newShape(rows, tokens, width, maxKey, labels int) shape {
 	ints := torch.HeaderInts + rows*labels + rows + 2*(2*rows+1) + 2*tokens
-	return shape{rows, tokens, width, maxKey, labels, ints}
+	return shape{rows: rows, tokens: tokens, width: width, maxKey: maxKey, labels: labels, ints: ints}
+}
+
+// typedIf is the shape with token types, if the batch has some.
+func (s shape) typedIf(typed bool) shape {
+	if typed {
+		s.typed, s.ints = true, s.ints+s.tokens
+	}
+	return s
 }
 
 func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
@@ -40,7 +49,7 @@ func trainUnit(tokens int) int {
 }
 
 // trainShape is the shape of a micro-batch. nil stands for the largest.
-func trainShape(s train.Spec, seqs [][]int32) shape {
+func trainShape(s train.Spec, seqs []train.Sequence) shape {
 	if s.Padding == "max_length" {
 		return newShape(s.MicroStep, s.MicroStep*s.MaxLength, s.MaxLength, s.MaxLength, len(s.Labels))
 	}
@@ -48,7 +57,7 @@ func trainShape(s train.Spec, seqs [][]int32) shape {
 	if seqs != nil {
 		tokens = s.MicroStep - len(seqs) // rows that fill up have one token
 		for _, seq := range seqs {
-			tokens += len(seq)
+			tokens += len(seq.IDs)
 		}
 	}
 	unit := trainUnit(tokens)
@@ -81,7 +90,7 @@ func largestEval(s train.Spec) shape {
 
 // fill lays a batch out as cuda.h says. Rows beyond seqs get one token and no share of the loss. Padding has positions that
 // differ, as far as the model counts it, since the gradients of one position are added up one after the other.
-func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
+func (s shape) fill(dst []int32, c model.Config, seqs []train.Sequence) {
 	clear(dst)
 	at := torch.HeaderInts + s.rows*s.labels
 	take := func(n int) []int32 {
@@ -90,6 +99,10 @@ func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
 		return part
 	}
 	first, queries, keys, ids, positions := take(s.rows), take(2*s.rows+1), take(2*s.rows+1), take(s.tokens), take(s.tokens)
+	var types []int32
+	if s.typed {
+		types = take(s.tokens)
+	}
 	for k := range ids {
 		ids[k], positions[k] = int32(max(0, c.PadID)), int32(c.PadID)
 		if c.Type != model.RoBERTa {
@@ -100,10 +113,15 @@ func (s shape) fill(dst []int32, c model.Config, seqs [][]int32) {
 	for i := range s.rows {
 		start, length := n, 1
 		if i < len(seqs) {
-			length = copy(ids[n:], seqs[i])
-			scratch = c.AppendPositions(scratch[:0], seqs[i])
+			length = copy(ids[n:], seqs[i].IDs)
+			scratch = c.AppendPositions(scratch[:0], seqs[i].IDs)
 			for k, p := range scratch {
 				positions[n+k] = int32(p)
+			}
+			if s.typed {
+				for k, typ := range seqs[i].Types {
+					types[n+k] = int32(typ)
+				}
 			}
 		}
 		n += length

@@ -70,9 +70,9 @@ func BenchmarkGPUBatch8MaxLengthFloat(b *testing.B) { benchGPUStep(b, "fp32", "m
 
 func BenchmarkGPULogits(b *testing.B) {
 	e, batches := gpuBenchSetup(b, "auto", "longest", 8)
-	var inputs [][]int32
+	var inputs []train.Sequence
 	for _, batch := range batches {
-		inputs = append(inputs, batch.InputIDs...)
+		inputs = append(inputs, batch.Inputs...)
 	}
 	inputs = inputs[:1115]
 	for range 2 { // captures

@@ -151,7 +151,7 @@ func TestGPUOutOfMemory(t *testing.T) {
 	b := g.batches[0]
 	var large train.Batch
 	for range spec.BatchSize {
-		large.InputIDs, large.Labels, large.Rows = append(large.InputIDs, b.InputIDs[0]), append(large.Labels, 0), append(large.Rows, 0)
+		large.Inputs, large.Labels, large.Rows = append(large.Inputs, b.Inputs[0]), append(large.Labels, 0), append(large.Rows, 0)
 	}
 	if err := e.Step(t.Context(), 0, 1e-5, large); !errors.Is(err, train.ErrOutOfMemory) {
 		t.Fatalf("got %v, want train.ErrOutOfMemory", err)

@@ -51,21 +51,22 @@ func (g *GPU) step(step int64, lr float64, b train.Batch) error {
 
 // run lays rows [from, to) out and puts them on the device.
 func (g *GPU) run(kind int, step int64, lr float64, b train.Batch, from, to int) error {
-	s := trainShape(g.spec, b.InputIDs[from:to])
+	seqs := b.Inputs[from:to]
+	s := trainShape(g.spec, seqs).typedIf(g.config.Typed(seqs))
 	ints, err := g.card.Stage(s.ints)
 	if err != nil {
 		return err
 	}
-	s.fill(ints, g.config, b.InputIDs[from:to])
+	s.fill(ints, g.config, seqs)
 	if kind != torch.RunUpdate {
-		for _, seq := range b.InputIDs[from:to] {
-			g.given += int64(len(seq))
+		for _, seq := range seqs {
+			g.given += int64(len(seq.IDs))
 		}
 		g.computed += int64(s.tokens)
 	}
 	s.target(ints, b.Labels[from:to], len(b.Labels), g.spec.LabelSmoothing)
 	header(ints, g.spec, step, lr, len(g.pending))
-	return g.card.Run(kind, s.rows, s.tokens, s.maxKey, s.ints, dropoutSeed(g.spec.Seed, step, from))
+	return g.card.Run(kind, s.rows, s.tokens, s.maxKey, s.typed, s.ints, dropoutSeed(g.spec.Seed, step, from))
 }
 
 // dropoutSeed keys the dropout of a micro-batch.
@@ -111,7 +112,7 @@ func finite(x float32) bool { return !math.IsNaN(float64(x)) && !math.IsInf(floa
 
 // Logits runs the model in evaluation mode, long sequences first in large batches, and returns the results in the order of
 // inputs.
-func (g *GPU) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
+func (g *GPU) Logits(ctx context.Context, inputs []train.Sequence, progress func(done int)) ([][]float32, error) {
 	if err := checkRows(g.spec, g.config, inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
 		return nil, err
 	}
@@ -126,18 +127,18 @@ func (g *GPU) Logits(ctx context.Context, inputs [][]int32, progress func(done i
 }
 
 // logits fills out for the inputs that chunk names.
-func (g *GPU) logits(inputs [][]int32, chunk []int, tokens int, out [][]float32) error {
-	s := evalShape(g.spec, len(chunk), tokens)
+func (g *GPU) logits(inputs []train.Sequence, chunk []int, tokens int, out [][]float32) error {
+	seqs := make([]train.Sequence, len(chunk))
+	for i, at := range chunk {
+		seqs[i] = inputs[at]
+	}
+	s := evalShape(g.spec, len(chunk), tokens).typedIf(g.config.Typed(seqs))
 	ints, err := g.card.Stage(s.ints)
 	if err != nil {
 		return err
 	}
-	seqs := make([][]int32, len(chunk))
-	for i, at := range chunk {
-		seqs[i] = inputs[at]
-	}
 	s.fill(ints, g.config, seqs)
-	if err := g.card.Run(torch.RunEval, s.rows, s.tokens, s.maxKey, s.ints, 0); err != nil {
+	if err := g.card.Run(torch.RunEval, s.rows, s.tokens, s.maxKey, s.typed, s.ints, 0); err != nil {
 		return err
 	}
 	values := make([]float32, len(chunk)*s.labels)

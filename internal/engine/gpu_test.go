@@ -55,7 +55,7 @@ func TestGPULogitsMatchTransformers(t *testing.T) {
 			for precision, limit := range map[string]float64{"fp32": 1e-5, "bf16": 0.05} {
 				spec := g.spec()
 				spec.Precision = precision
-				got, err := openCard(t, spec, device).Logits(t.Context(), g.batches[0].InputIDs, nil)
+				got, err := openCard(t, spec, device).Logits(t.Context(), g.batches[0].Inputs, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -219,10 +219,10 @@ func TestGPUReportsPadding(t *testing.T) {
 	e := openCard(t, spec, cpuDevice)
 	gpuSteps(t, g, e, 0, 1)
 	tokens := 0
-	for _, seq := range g.batches[0].InputIDs {
-		tokens += len(seq)
+	for _, seq := range g.batches[0].Inputs {
+		tokens += len(seq.IDs)
 	}
-	want := 1 - float64(tokens)/float64(len(g.batches[0].InputIDs)*spec.MaxLength)
+	want := 1 - float64(tokens)/float64(len(g.batches[0].Inputs)*spec.MaxLength)
 	if got := e.Usage().Padding; math.Abs(got-want) > 1e-12 {
 		t.Errorf("got a share of %v, want %v", got, want)
 	}

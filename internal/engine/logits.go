@@ -18,7 +18,7 @@ import (
 const evalTokens = 1024
 
 // Logits runs the model in evaluation mode, long sequences first, and returns the results in the order of inputs.
-func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
+func (e *Engine) Logits(ctx context.Context, inputs []train.Sequence, progress func(done int)) ([][]float32, error) {
 	if err := checkRows(e.spec, e.config, inputs, func(i int) string { return fmt.Sprintf("input %d", i) }); err != nil {
 		return nil, err
 	}
@@ -35,16 +35,16 @@ func (e *Engine) Logits(ctx context.Context, inputs [][]int32, progress func(don
 // inBatches calls do with the indices of inputs and the number of their tokens, long sequences first, so many rows and tokens
 // at a time, and tells progress (may be nil) the rows done. A row with more tokens than a batch may have is one by itself. A
 // batch that memory does not suffice for is halved, and those after it are as small, until it is a single row.
-func inBatches(inputs [][]int32, rows, maxTokens int, progress func(done int), do func(chunk []int, tokens int) error) error {
+func inBatches(inputs []train.Sequence, rows, maxTokens int, progress func(done int), do func(chunk []int, tokens int) error) error {
 	order := make([]int, len(inputs))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(inputs[b]), len(inputs[a])) })
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(inputs[b].IDs), len(inputs[a].IDs)) })
 	for done := 0; done < len(order); {
 		n, tokens := 0, 0
-		for done+n < len(order) && n < rows && (n == 0 || tokens+len(inputs[order[done+n]]) <= maxTokens) {
-			tokens += len(inputs[order[done+n]])
+		for done+n < len(order) && n < rows && (n == 0 || tokens+len(inputs[order[done+n]].IDs) <= maxTokens) {
+			tokens += len(inputs[order[done+n]].IDs)
 			n++
 		}
 		err := do(order[done:done+n], tokens)
@@ -64,10 +64,10 @@ func inBatches(inputs [][]int32, rows, maxTokens int, progress func(done int), d
 }
 
 // logits fills out for the inputs that chunk names.
-func (e *Engine) logits(inputs [][]int32, chunk []int, out [][]float32) error {
+func (e *Engine) logits(inputs []train.Sequence, chunk []int, out [][]float32) error {
 	s := torch.NewScope()
 	defer s.Close()
-	seqs := make([][]int32, len(chunk))
+	seqs := make([]train.Sequence, len(chunk))
 	for i, at := range chunk {
 		seqs[i] = inputs[at]
 	}

@@ -122,6 +122,7 @@ type rowSource struct{ rows }
 
 func (r rowSource) NumRows() int      { return len(r.rows) }
 func (r rowSource) IDs(i int) []int32 { return r.rows[i].IDs }
+func (r rowSource) Types(int) []int8  { return nil }
 func (r rowSource) Label(i int) int64 { return r.rows[i].Label }
 func (r rowSource) Row(i int) int64   { return int64(i) }
 

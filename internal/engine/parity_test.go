@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/duratune/duratune/internal/model"
 	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/torch"
 	"github.com/duratune/duratune/internal/train"
@@ -18,7 +19,7 @@ func TestLogitsMatchTransformers(t *testing.T) { eachGolden(t, compareLogits) }
 
 func compareLogits(t *testing.T, g *golden) {
 	e := openEngine(t, g.spec())
-	got, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil)
+	got, err := e.Logits(t.Context(), g.batches[0].Inputs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,10 +31,34 @@ func compareLogits(t *testing.T, g *golden) {
 	}
 }
 
+// TestTypesCountInBERTAlone: as in transformers, whose tokenizers give the other models none.
+func TestTypesCountInBERTAlone(t *testing.T) {
+	eachArchitecture(t, func(t *testing.T, g *golden) {
+		plain, typed := g.batches[0].Inputs, slices.Clone(g.batches[0].Inputs)
+		for i, seq := range typed {
+			typed[i].Types = slices.Repeat([]int8{1}, len(seq.IDs))
+		}
+		for name, e := range map[string]train.Engine{"CPU": openEngine(t, g.spec()), "GPU's code": openCard(t, g.spec(), cpuDevice)} {
+			want, err := e.Logits(t.Context(), plain, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := e.Logits(t.Context(), typed, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal := slices.Equal(slices.Concat(got...), slices.Concat(want...))
+			if counts := filepath.Base(g.dir) == model.BERT; equal == counts {
+				t.Errorf("%s: logits equal with other types: %v", name, equal)
+			}
+		}
+	})
+}
+
 // TestFieldsMatchTransformers: a field of the config that the weights' shapes do not tell changes the logits as it does in
 // transformers.
 func TestFieldsMatchTransformers(t *testing.T) {
-	eachGolden(t, func(t *testing.T, g *golden) {
+	eachArchitecture(t, func(t *testing.T, g *golden) {
 		var tests []struct {
 			Config map[string]any `json:"config"`
 			Logits [][]float32    `json:"logits"`
@@ -42,7 +67,7 @@ func TestFieldsMatchTransformers(t *testing.T) {
 		for _, tt := range tests {
 			spec := g.spec()
 			spec.ModelDir = withConfig(t, g, tt.Config)
-			got, err := openEngine(t, spec).Logits(t.Context(), g.batches[0].InputIDs, nil)
+			got, err := openEngine(t, spec).Logits(t.Context(), g.batches[0].Inputs, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +107,7 @@ func gradientError(t *testing.T, g *golden, file *safetensors.File, e *Engine) f
 	t.Helper()
 	var largest float64
 	err := e.thread.Do(t.Context(), func() error {
-		defer e.clearWordRows(g.batches[0].InputIDs)
+		defer e.clearWordRows(g.batches[0].Inputs)
 		for from := 0; from < len(g.batches[0].Rows); from += e.spec.MicroStep {
 			if _, err := e.microStep(0, g.batches[0], from, min(from+e.spec.MicroStep, len(g.batches[0].Rows))); err != nil {
 				return err
@@ -173,7 +198,7 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 // TestDropoutMatchesPyTorch: with the same masks, dropout stands where transformers has it, with the probability that the
 // config has for that place, and scales alike, forward and backward.
 func TestDropoutMatchesPyTorch(t *testing.T) {
-	eachGolden(t, func(t *testing.T, g *golden) {
+	eachArchitecture(t, func(t *testing.T, g *golden) {
 		var drop struct {
 			Seed   int64          `json:"seed"`
 			Config map[string]any `json:"config"`
@@ -223,7 +248,7 @@ func TestNoTensorOutlivesItsStep(t *testing.T) {
 			live = torch.Live()
 		}
 	}
-	if _, err := e.Logits(t.Context(), g.batches[0].InputIDs, nil); err != nil {
+	if _, err := e.Logits(t.Context(), g.batches[0].Inputs, nil); err != nil {
 		t.Fatal(err)
 	}
 	if now := torch.Live(); now != live {

@@ -37,10 +37,10 @@ func (e *Engine) Step(ctx context.Context, step int64, lr float64, b train.Batch
 
 // checkBatch refuses what the model cannot take, naming the row.
 func checkBatch(spec train.Spec, config model.Config, step int64, b train.Batch) error {
-	if len(b.InputIDs) == 0 || len(b.Labels) != len(b.InputIDs) || len(b.Rows) != len(b.InputIDs) {
-		return fmt.Errorf("engine: step %d: %d sequences, %d labels, %d rows", step, len(b.InputIDs), len(b.Labels), len(b.Rows))
+	if len(b.Inputs) == 0 || len(b.Labels) != len(b.Inputs) || len(b.Rows) != len(b.Inputs) {
+		return fmt.Errorf("engine: step %d: %d sequences, %d labels, %d rows", step, len(b.Inputs), len(b.Labels), len(b.Rows))
 	}
-	if err := checkRows(spec, config, b.InputIDs, func(i int) string { return fmt.Sprintf("row %d", b.Rows[i]) }); err != nil {
+	if err := checkRows(spec, config, b.Inputs, func(i int) string { return fmt.Sprintf("row %d", b.Rows[i]) }); err != nil {
 		return err
 	}
 	for i, label := range b.Labels {
@@ -52,7 +52,7 @@ func checkBatch(spec train.Spec, config model.Config, step int64, b train.Batch)
 }
 
 func (e *Engine) step(step int64, lr float64, b train.Batch) error {
-	defer e.clearWordRows(b.InputIDs)
+	defer e.clearWordRows(b.Inputs)
 	var loss float64
 	for from := 0; from < len(b.Labels); from += e.spec.MicroStep {
 		l, err := e.microStep(step, b, from, min(from+e.spec.MicroStep, len(b.Labels)))
@@ -84,7 +84,7 @@ func (e *Engine) microStep(step int64, b train.Batch, from, to int) (float64, er
 	s := torch.NewScope()
 	defer s.Close()
 	s.Accumulate = from > 0
-	in := e.model.Pack(s, b.InputIDs[from:to], b.Rows[from:to], e.spec.Seed, step)
+	in := e.model.Pack(s, b.Inputs[from:to], b.Rows[from:to], e.spec.Seed, step)
 	labels := torch.Of(s, b.Labels[from:to], int64(to-from))
 	var loss torch.Tensor
 	torch.WithGrad(true, func() {
@@ -99,10 +99,10 @@ func (e *Engine) microStep(step int64, b train.Batch, from, to int) (float64, er
 }
 
 // clearWordRows makes the word table's gradient zero again: only the rows of the batch's tokens are not.
-func (e *Engine) clearWordRows(inputs [][]int32) {
+func (e *Engine) clearWordRows(inputs []train.Sequence) {
 	grads, d := e.scope.Floats(e.buf.Grad), e.config.Hidden
 	for _, seq := range inputs {
-		for _, id := range seq {
+		for _, id := range seq.IDs {
 			clear(grads[int(id)*d : (int(id)+1)*d]) // the word table is the first of the buffer
 		}
 	}

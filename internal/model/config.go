@@ -315,6 +315,12 @@ func (c Config) MaxLength() int {
 	return c.Positions
 }
 
+// Typed reports whether the model tells tokens of these sequences apart by their types: of the architectures only BERT does, and a
+// single text's are all 0.
+func (c Config) Typed(seqs []train.Sequence) bool {
+	return c.Type == BERT && slices.ContainsFunc(seqs, func(s train.Sequence) bool { return s.Types != nil })
+}
+
 // AppendPositions appends the positions of a sequence's tokens. RoBERTa counts from behind the padding id and leaves out
 // tokens that are the padding id themselves (create_position_ids_from_input_ids).
 func (c Config) AppendPositions(dst []int64, ids []int32) []int64 {

@@ -110,7 +110,7 @@ func siteOf(layer int) int64 { return 1 + 3*int64(layer) }
 // embed is the sum of the tables' rows [N D], normalized.
 func (m *Model) embed(s *torch.Scope, anchor torch.Tensor, in Inputs) torch.Tensor {
 	e := torch.Embedding{
-		IDs: in.ids, Positions: in.positions, Word: m.word, Position: m.position, Type: m.tokenType,
+		IDs: in.ids, Positions: in.positions, Types: in.types, Word: m.word, Position: m.position, Type: m.tokenType,
 		WordPad: int64(m.Config.PadID), PositionPad: -1,
 	}
 	if m.Config.Type == RoBERTa {

@@ -96,9 +96,9 @@ func (c *Card) Stage(n int) ([]int32, error) {
 	return ints, cardError("stage", err)
 }
 
-// Run copies the staged n ints to the device and does what kind says with them. maxKey bounds the segments; seed keys dropout.
-func (c *Card) Run(kind, rows, tokens, maxKey, n int, seed uint64) error {
-	return cardError("run", c.c.Run(kind, rows, tokens, maxKey, n, seed))
+// Run copies the staged n ints, with token types or without, to the device and does what kind says with them. maxKey bounds the segments; seed keys dropout.
+func (c *Card) Run(kind, rows, tokens, maxKey int, typed bool, n int, seed uint64) error {
+	return cardError("run", c.c.Run(kind, rows, tokens, maxKey, typed, n, seed))
 }
 
 // Logits waits for the last RunEval and reads its logits, rows·labels of them.

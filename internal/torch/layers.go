@@ -47,16 +47,17 @@ func (s *Scope) Linear(x Tensor, w, b Param) Tensor {
 // Embedding is the operands of Embed. Rows WordPad and PositionPad get no gradient (-1: all do). Type may be none.
 type Embedding struct {
 	IDs, Positions       Tensor // int64 [N]
+	Types                Tensor // int64 [N], rows of Type; none: all are 0
 	Word, Position, Type Param
 	WordPad, PositionPad int64
 }
 
-// Embed is word[ids] + type[0] + position[positions], fp32 [N D]. anchor is what makes it part of a graph. The gradient of
+// Embed is word[ids] + type[types] + position[positions], fp32 [N D]. anchor is what makes it part of a graph. The gradient of
 // Word is added to rows that must be zero before the first micro-batch of a step; all others are replaced.
 func (s *Scope) Embed(anchor Tensor, e Embedding) Tensor {
 	return s.op("embed", func() (native.Ptr, error) {
 		return native.Embed(ptr(anchor), native.Embedding{
-			IDs: ptr(e.IDs), Positions: ptr(e.Positions), Word: e.Word.native(), Position: e.Position.native(),
+			IDs: ptr(e.IDs), Positions: ptr(e.Positions), Types: ptr(e.Types), Word: e.Word.native(), Position: e.Position.native(),
 			Type: e.Type.native(), WordPad: e.WordPad, PositionPad: e.PositionPad,
 		}, s.Accumulate)
 	}, anchor, e.IDs, e.Positions, e.Word.Value, e.Position.Value)

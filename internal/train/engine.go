@@ -7,11 +7,17 @@ import (
 	"github.com/duratune/duratune/internal/safetensors"
 )
 
-// Batch is the rows of one global step or of an evaluation, in order.
+// Sequence is a text, or a pair of texts, as the model sees it: unpadded, special tokens included.
+type Sequence struct {
+	IDs   []int32 // 1..max_length token ids
+	Types []int8  // the token type of each id, for models that tell the two texts of a pair by it; nil: all are 0
+}
+
+// Batch is the rows of one global step, in order.
 type Batch struct {
-	InputIDs [][]int32 // one unpadded sequence a row, special tokens included; 1..max_length ids
-	Labels   []int64   // class index a row
-	Rows     []int64   // row number in the data set; it keys the row's dropout and names it in errors
+	Inputs []Sequence
+	Labels []int64 // class index a row
+	Rows   []int64 // row number in the data set; it keys the row's dropout and names it in errors
 }
 
 // StepStats is what one optimizer step did.
@@ -33,7 +39,7 @@ type Engine interface {
 	Sync(ctx context.Context) ([]StepStats, error)
 	// Logits runs the model in evaluation mode and returns fp32 logits of shape [len(inputs)][num_labels], in order.
 	// progress (may be nil) is told the rows finished so far.
-	Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error)
+	Logits(ctx context.Context, inputs []Sequence, progress func(done int)) ([][]float32, error)
 	// Snapshot copies weights and optimizer state as of the last Step; training may go on meanwhile.
 	Snapshot(ctx context.Context) (Snapshot, error)
 	// Restore replaces weights and, where it is not nil, optimizer state. A missing, extra or misshapen tensor is a

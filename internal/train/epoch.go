@@ -28,10 +28,14 @@ func (e *NotFiniteError) Error() string {
 // Rows is the tokenized training share, e.g. *dataset.Tokens.
 type Rows interface {
 	NumRows() int
-	IDs(i int) []int32 // token ids of the i-th stored row; valid while the source is open
-	Label(i int) int64 // class index
-	Row(i int) int64   // row number in the data set
+	IDs(i int) []int32  // token ids of the i-th stored row; valid while the source is open
+	Types(i int) []int8 // token types of the same; nil: all are 0
+	Label(i int) int64  // class index
+	Row(i int) int64    // row number in the data set
 }
+
+// Input is the i-th stored row as the model sees it.
+func Input(rows Rows, i int) Sequence { return Sequence{IDs: rows.IDs(i), Types: rows.Types(i)} }
 
 // State is where a run stands between two steps, beyond weights and moments. It is part of every checkpoint.
 type State struct {
@@ -157,9 +161,9 @@ func (r *epochRun) due() bool {
 // batch collects the rows of a global step.
 func (r *epochRun) batch(step int64) Batch {
 	from, to := r.plan.rowsAt(step - r.first)
-	b := Batch{InputIDs: make([][]int32, 0, to-from), Labels: make([]int64, 0, to-from), Rows: make([]int64, 0, to-from)}
+	b := Batch{Inputs: make([]Sequence, 0, to-from), Labels: make([]int64, 0, to-from), Rows: make([]int64, 0, to-from)}
 	for _, i := range r.order[from:to] {
-		b.InputIDs = append(b.InputIDs, r.rows.IDs(int(i)))
+		b.Inputs = append(b.Inputs, Input(r.rows, int(i)))
 		b.Labels = append(b.Labels, r.rows.Label(int(i)))
 		b.Rows = append(b.Rows, r.rows.Row(int(i)))
 	}

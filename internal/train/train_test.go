@@ -41,7 +41,7 @@ func (f *fakeEngine) Sync(context.Context) ([]StepStats, error) {
 	return s, nil
 }
 
-func (f *fakeEngine) Logits(context.Context, [][]int32, func(int)) ([][]float32, error) {
+func (f *fakeEngine) Logits(context.Context, []Sequence, func(int)) ([][]float32, error) {
 	return nil, nil
 }
 func (f *fakeEngine) Snapshot(context.Context) (Snapshot, error) { return nil, nil }
@@ -58,6 +58,7 @@ type fakeRows int
 func (n fakeRows) NumRows() int      { return int(n) }
 func (n fakeRows) IDs(i int) []int32 { return []int32{int32(i)} }
 func (n fakeRows) Label(i int) int64 { return int64(i % 2) }
+func (n fakeRows) Types(int) []int8  { return nil }
 func (n fakeRows) Row(i int) int64   { return int64(i) }
 
 func testPlan(rows, epochs int) Plan {

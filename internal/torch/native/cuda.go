@@ -79,9 +79,9 @@ func (c *Card) Stage(n int) ([]int32, error) {
 	return unsafe.Slice((*int32)(unsafe.Pointer(p)), n), nil
 }
 
-// Run copies the staged batch of n ints and runs it.
-func (c *Card) Run(kind, rows, tokens, maxKey, n int, seed uint64) error {
-	return take(C.dt_card_run(c.c, C.int(kind), C.int64_t(rows), C.int64_t(tokens), C.int64_t(maxKey), C.int64_t(n), C.uint64_t(seed)))
+// Run copies the staged batch of n ints, with token types or without, and runs it.
+func (c *Card) Run(kind, rows, tokens, maxKey int, typed bool, n int, seed uint64) error {
+	return take(C.dt_card_run(c.c, C.int(kind), C.int64_t(rows), C.int64_t(tokens), C.int64_t(maxKey), b2i(typed), C.int64_t(n), C.uint64_t(seed)))
 }
 
 // Logits reads the logits of the last evaluation into out, which has rows·labels elements.

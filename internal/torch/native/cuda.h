@@ -43,15 +43,15 @@ typedef struct {
 //   first[B]: the row of each sequence's first token
 //   query_starts[2B+1], key_starts[2B+1]: segments in pairs, a sequence and the padding behind it. The last layer computes
 //   one query a sequence and none a padding; the others as many as keys.
-//   ids[N], positions[N]
+//   ids[N], positions[N], and types[N] where the batch is typed; where it is not, all are 0
 enum { DT_HEADER = 8 };
 
 char* dt_card_open(dt_card** out, const dt_card_config* config, dt_card_info* info);
 void dt_card_close(dt_card* card);
 // dt_card_stage gives memory for the next batch; it waits until the copy that used it before is done.
 char* dt_card_stage(dt_card* card, int32_t** out);
-// dt_card_run copies the staged batch of n ints and runs it. max_key bounds the segments; seed keys the dropout.
-char* dt_card_run(dt_card* card, int kind, int64_t rows, int64_t tokens, int64_t max_key, int64_t n, uint64_t seed);
+// dt_card_run copies the staged batch of n ints, typed or not, and runs it. max_key bounds the segments; seed keys the dropout.
+char* dt_card_run(dt_card* card, int kind, int64_t rows, int64_t tokens, int64_t max_key, int typed, int64_t n, uint64_t seed);
 char* dt_card_logits(dt_card* card, float* out, int64_t rows);   // of the last DT_EVAL; waits
 char* dt_card_stats(dt_card* card, float* out, int64_t rows);    // loss and norm a row; waits
 char* dt_card_write(dt_card* card, const float* w, const float* m, const float* v);  // NULL: left as it is

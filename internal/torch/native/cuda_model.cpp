@@ -8,6 +8,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_log_softmax.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
@@ -198,7 +199,10 @@ Tensor Classifier::block_backward(const Block& w, const BlockTape& t, Tensor dy,
 Tape Classifier::forward(const Batch& b, bool train) const {
   Tape t;
   Tensor e = at::embedding(word_.w, b.ids) + at::embedding(position_.w, b.positions);
-  if (type_.w.defined()) e = e + type_.w.select(0, 0);
+  if (b.types.defined())
+    e = e + at::embedding(type_.w, b.types);
+  else if (type_.w.defined())
+    e = e + type_.w.select(0, 0);
   t.embedded = norm(embed_norm_, e, {}, 0);
   Tensor x = dropout(t.embedded.out, c_.drop_hidden, train, &t.embed_mask);
   for (size_t i = 0; i < blocks_.size(); i++) {
@@ -235,7 +239,10 @@ void Classifier::backward(const Tape& t, const Batch& b, const TableGrad& table_
   norm_backward(embed_norm_, t.embedded, g, &dh, &dsum);
   table_grad(dsum, b.ids, word_);
   table_grad(dsum, b.positions, position_);
-  if (type_.w.defined()) {
+  if (b.types.defined()) {  // the few types have many tokens each: a product, where table_grad would add them one by one
+    Tensor is = b.types.unsqueeze(1).eq(at::arange(type_.g.size(0), b.types.options())).to(dsum.scalar_type());
+    at::mm_out(type_.g, is.t(), dsum);
+  } else if (type_.w.defined()) {
     Tensor row = type_.g.select(0, 0);
     at::sum_out(row, dsum, {0}, false, row.scalar_type());
   }

@@ -32,6 +32,7 @@ struct Block {
 // Batch is the views of a batch on the device; see cuda.h.
 struct Batch {
   at::Tensor head, target, first, query_starts, key_starts, ids, positions;
+  at::Tensor types;  // undefined: all are 0
   int64_t max_key;
 };
 

@@ -119,7 +119,7 @@ struct dt_card {
   std::vector<Slot> slots;
   int next = 0;
   std::unique_ptr<dt::Classifier> model;
-  std::map<std::tuple<int, int64_t, int64_t, int64_t>, Graph> captured;
+  std::map<std::tuple<int, int64_t, int64_t, int64_t, bool>, Graph> captured;
   unsigned long long pool[2] = {0, 0};
   void* kernels[4] = {};
 
@@ -127,7 +127,7 @@ struct dt_card {
   ~dt_card();
   void open_cuda(dt_card_info* info);
   void allocate();
-  dt::Batch batch(int64_t rows, int64_t tokens, int64_t max_key) const;
+  dt::Batch batch(int64_t rows, int64_t tokens, int64_t max_key, bool typed) const;
   void body(int kind, const dt::Batch& b);
   void table_grad(const Tensor& dy, const Tensor& key, const dt::Table& t);
   void update(const Tensor& head, const Tensor& loss, const Tensor& gradients);
@@ -201,7 +201,7 @@ void dt_card::allocate() {
   model = std::make_unique<dt::Classifier>(c, bf16 ? shadow : master, grad);
 }
 
-dt::Batch dt_card::batch(int64_t rows, int64_t tokens, int64_t max_key) const {
+dt::Batch dt_card::batch(int64_t rows, int64_t tokens, int64_t max_key, bool typed) const {
   int64_t at = 0;
   auto take = [&](int64_t n) {
     Tensor t = input.narrow(0, at, n);
@@ -216,6 +216,7 @@ dt::Batch dt_card::batch(int64_t rows, int64_t tokens, int64_t max_key) const {
   b.key_starts = take(2 * rows + 1);
   b.ids = take(tokens);
   b.positions = take(tokens);
+  if (typed) b.types = take(tokens);
   b.max_key = max_key;
   return b;
 }
@@ -378,14 +379,14 @@ char* dt_card_stage(dt_card* card, int32_t** out) {
         *out = s.memory.data_ptr<int32_t>();)
 }
 
-char* dt_card_run(dt_card* card, int kind, int64_t rows, int64_t tokens, int64_t max_key, int64_t n, uint64_t seed) {
+char* dt_card_run(dt_card* card, int kind, int64_t rows, int64_t tokens, int64_t max_key, int typed, int64_t n, uint64_t seed) {
   GUARD(Slot& s = card->slots[card->next];
         card->next = (card->next + 1) % static_cast<int>(card->slots.size());
         card->input.narrow(0, 0, n).copy_(s.memory.narrow(0, 0, n), true);
         if (card->cuda) s.used.record(*card->gpu, card->stream);
         if (kind >= DT_MICRO_FIRST && !card->sum.defined()) card->sum = at::zeros_like(card->master);
-        dt::Batch b = card->batch(rows, tokens, max_key);
-        auto key = std::make_tuple(kind, rows, tokens, max_key);
+        dt::Batch b = card->batch(rows, tokens, max_key, typed != 0);
+        auto key = std::make_tuple(kind, rows, tokens, max_key, typed != 0);
         auto found = card->captured.find(key);
         if (found == card->captured.end()) found = card->captured.emplace(key, card->capture(kind, b)).first;
         if (kind != DT_EVAL) card->seed(seed);

@@ -123,21 +123,24 @@ struct Linear : Function<Linear> {
   }
 };
 
-// ---- embeddings: word[ids] + type[0] + position[positions] ----
+// ---- embeddings: word[ids] + type[types] + position[positions] ----
 
 struct EmbedArgs {
-  Tensor ids, positions, word, position, type, gword, gposition, gtype;
+  Tensor ids, positions, types, word, position, type, gword, gposition, gtype;  // no types: all are 0
   int64_t word_pad, position_pad;
   bool accumulate;
+
+  const int64_t* kinds() const { return types.defined() ? types.const_data_ptr<int64_t>() : nullptr; }
 };
 
 Tensor embed_cpu(const EmbedArgs& a) {
   int64_t n = a.ids.numel(), d = a.word.size(1);
   Tensor out = at::empty({n, d}, a.word.options());
-  const int64_t *ids = a.ids.const_data_ptr<int64_t>(), *pos = a.positions.const_data_ptr<int64_t>();
+  const int64_t *ids = a.ids.const_data_ptr<int64_t>(), *pos = a.positions.const_data_ptr<int64_t>(), *kinds = a.kinds();
   for (int64_t i = 0; i < n; i++) {
     TORCH_CHECK(ids[i] >= 0 && ids[i] < a.word.size(0), "token id ", ids[i], " is outside the vocabulary of ", a.word.size(0));
     TORCH_CHECK(pos[i] >= 0 && pos[i] < a.position.size(0), "position ", pos[i], " is beyond the model's ", a.position.size(0));
+    TORCH_CHECK(!kinds || (kinds[i] >= 0 && kinds[i] < a.type.size(0)), "token type ", kinds[i], " is beyond the model's ", a.type.size(0));
   }
   const float *w = a.word.const_data_ptr<float>(), *p = a.position.const_data_ptr<float>();
   const float* t = a.type.defined() ? a.type.const_data_ptr<float>() : nullptr;
@@ -145,7 +148,7 @@ Tensor embed_cpu(const EmbedArgs& a) {
   at::parallel_for(0, n, grain(d), [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; i++) {
       std::memcpy(y + i * d, w + ids[i] * d, d * sizeof(float));
-      if (t) dt::add_row(y + i * d, t, d);
+      if (t) dt::add_row(y + i * d, t + (kinds ? kinds[i] * d : 0), d);
       dt::add_row(y + i * d, p + pos[i] * d, d);
     }
   });
@@ -160,14 +163,14 @@ void embed_backward_cpu(const EmbedArgs& a, const Tensor& dy) {
     a.gposition.zero_();
     if (a.gtype.defined()) a.gtype.zero_();
   }
-  const int64_t *ids = a.ids.const_data_ptr<int64_t>(), *pos = a.positions.const_data_ptr<int64_t>();
+  const int64_t *ids = a.ids.const_data_ptr<int64_t>(), *pos = a.positions.const_data_ptr<int64_t>(), *kinds = a.kinds();
   const float* g = dy.const_data_ptr<float>();
   float *gw = a.gword.data_ptr<float>(), *gp = a.gposition.data_ptr<float>();
   float* gt = a.gtype.defined() ? a.gtype.data_ptr<float>() : nullptr;
   for (int64_t i = 0; i < n; i++) {
     if (ids[i] != a.word_pad) dt::add_row(gw + ids[i] * d, g + i * d, d);
     if (pos[i] != a.position_pad) dt::add_row(gp + pos[i] * d, g + i * d, d);
-    if (gt) dt::add_row(gt, g + i * d, d);
+    if (gt) dt::add_row(gt + (kinds ? kinds[i] * d : 0), g + i * d, d);
   }
 }
 
@@ -175,6 +178,7 @@ struct Embed : Function<Embed> {
   static Tensor forward(AutogradContext* ctx, const Tensor& anchor, const EmbedArgs& a) {
     check_cpu(a.word, "embed");
     ctx->save_for_backward({a.ids, a.positions, a.word});
+    ctx->saved_data["types"] = a.types;
     ctx->saved_data["position"] = a.position;
     ctx->saved_data["gword"] = a.gword;
     ctx->saved_data["gposition"] = a.gposition;
@@ -187,7 +191,7 @@ struct Embed : Function<Embed> {
   static variable_list backward(AutogradContext* ctx, variable_list dy) {
     auto saved = ctx->get_saved_variables();
     auto& d = ctx->saved_data;
-    EmbedArgs a{saved[0], saved[1], saved[2], d["position"].toTensor(), Tensor(), d["gword"].toTensor(),
+    EmbedArgs a{saved[0], saved[1], d["types"].toTensor(), saved[2], d["position"].toTensor(), Tensor(), d["gword"].toTensor(),
                 d["gposition"].toTensor(), d["gtype"].toTensor(), d["word_pad"].toInt(), d["position_pad"].toInt(),
                 d["accumulate"].toBool()};
     embed_backward_cpu(a, dy[0].contiguous());
@@ -319,9 +323,9 @@ char* dt_linear(dt_tensor* out, dt_tensor x, dt_param w, dt_param b, int accumul
   GUARD(give(out, Linear::apply(ref(x), Weight(w), Weight(b), accumulate != 0));)
 }
 
-char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positions, dt_param word, dt_param position, dt_param type,
+char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positions, dt_tensor types, dt_param word, dt_param position, dt_param type,
                int64_t word_pad, int64_t position_pad, int accumulate) {
-  GUARD(EmbedArgs a{ref(ids), ref(positions), ref(word.value), ref(position.value), ref(type.value), ref(word.grad),
+  GUARD(EmbedArgs a{ref(ids), ref(positions), ref(types), ref(word.value), ref(position.value), ref(type.value), ref(word.grad),
                     ref(position.grad), ref(type.grad), word_pad, position_pad, accumulate != 0};
         give(out, Embed::apply(ref(anchor), a));)
 }

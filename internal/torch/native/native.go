@@ -101,14 +101,15 @@ func Linear(x Ptr, w, b Param, accumulate bool) (Ptr, error) {
 // Embedding holds the operands of Embed.
 type Embedding struct {
 	IDs, Positions       Ptr // int64 [N]
+	Types                Ptr // int64 [N]; nil: all are 0
 	Word, Position, Type Param
 	WordPad, PositionPad int64 // rows without a gradient; -1: none
 }
 
-// Embed is word[ids] + type[0] + position[positions]. anchor requires a gradient and gets none.
+// Embed is word[ids] + type[types] + position[positions]. anchor requires a gradient and gets none.
 func Embed(anchor Ptr, e Embedding, accumulate bool) (Ptr, error) {
 	return call(func(out *C.dt_tensor) *C.char {
-		return C.dt_embed(out, C.dt_tensor(anchor), C.dt_tensor(e.IDs), C.dt_tensor(e.Positions), e.Word.c(), e.Position.c(),
+		return C.dt_embed(out, C.dt_tensor(anchor), C.dt_tensor(e.IDs), C.dt_tensor(e.Positions), C.dt_tensor(e.Types), e.Word.c(), e.Position.c(),
 			e.Type.c(), C.int64_t(e.WordPad), C.int64_t(e.PositionPad), b2i(accumulate))
 	})
 }

@@ -31,7 +31,7 @@ char* dt_detach(dt_tensor* out, dt_tensor x);
 
 // accumulate: add to the gradients instead of replacing them.
 char* dt_linear(dt_tensor* out, dt_tensor x, dt_param w, dt_param b, int accumulate);
-char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positions, dt_param word, dt_param position, dt_param type,
+char* dt_embed(dt_tensor* out, dt_tensor anchor, dt_tensor ids, dt_tensor positions, dt_tensor types, dt_param word, dt_param position, dt_param type,
                int64_t word_pad, int64_t position_pad, int accumulate);
 char* dt_norm(dt_tensor* out, dt_tensor h, dt_tensor residual, dt_param gamma, dt_param beta, double eps, dt_drop drop,
               int accumulate);
