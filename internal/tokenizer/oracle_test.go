@@ -283,5 +283,6 @@ func comparePairs(t *testing.T, o *oracle, tok *Tokenizer, path string, texts []
 		if diff := cmp.Diff(w, got); diff != "" {
 			t.Fatalf("EncodePair(%+.300q, %+.300q, %d) (-want +got) %.2000s", text, pairs[i], maxLength, diff)
 		}
+		checkPair(t, tok, text, pairs[i], maxLength, w.IDs, w.Types)
 	}
 }

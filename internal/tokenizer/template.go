@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/sugarme/tokenizer/processor"
@@ -135,8 +136,10 @@ func parts(s section, key string, template processor.Template, tokens *processor
 	for _, p := range template {
 		switch p := p.(type) {
 		case *processor.SequencePiece:
+			checkType(s, key, p.TypeId)
 			out = append(out, part{sequence: int(p.Id), typeID: p.TypeId})
 		case *processor.SpecialTokenPiece:
+			checkType(s, key, p.TypeId)
 			t, ok := tokens.GetItemByKey(p.Id)
 			if !ok || len(t.Ids) != len(t.Tokens) {
 				s.fail("special_tokens", "has no %s with as many ids as tokens, which %s names", show(p.Id), key)
@@ -149,6 +152,13 @@ func parts(s section, key string, template processor.Template, tokens *processor
 		}
 	}
 	return out
+}
+
+// checkType checks a token type, which a byte has to hold.
+func checkType(s section, key string, typeID int) {
+	if typeID > math.MaxInt8 {
+		s.fail(key, "got the type_id %d, want at most %d", typeID, math.MaxInt8)
+	}
 }
 
 // once checks that a template has each of n sequences once and in order.

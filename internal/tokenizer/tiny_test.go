@@ -39,6 +39,7 @@ func TestTiny(t *testing.T) {
 				var e *Encoding
 				if want.Pair != nil {
 					e = tok.EncodePair(want.Text, *want.Pair, maxLength)
+					checkPair(t, tok, want.Text, *want.Pair, maxLength, want.IDs, want.Types)
 				} else {
 					e = tok.Encode(want.Text, maxLength)
 					if diff := cmp.Diff(want.IDs, tok.AppendIDs(nil, want.Text, maxLength)); diff != "" {
@@ -51,5 +52,18 @@ func TestTiny(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// checkPair compares AppendPair, behind other ids, with what Hugging Face answered.
+func checkPair(t *testing.T, tok *Tokenizer, first, second string, maxLength int, wantIDs []int32, wantTypes []int) {
+	t.Helper()
+	ids, types := tok.AppendPair([]int32{7}, []int8{9}, first, second, maxLength)
+	want := []int8{9}
+	for _, typ := range wantTypes {
+		want = append(want, int8(typ))
+	}
+	if diff := cmp.Diff(append([]int32{7}, wantIDs...), ids) + cmp.Diff(want, types); diff != "" {
+		t.Errorf("AppendPair(%+.300q, %+.300q, %d) (-want +got)\n%.2000s", first, second, maxLength, diff)
 	}
 }

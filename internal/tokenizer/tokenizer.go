@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/sugarme/tokenizer"
 )
@@ -84,6 +85,37 @@ func (t *Tokenizer) AppendIDs(dst []int32, text string, maxLength int) []int32 {
 		dst = dst[:start+maxLength]
 	}
 	return dst
+}
+
+// AppendPair appends the ids of two texts to ids, with the special tokens of a pair, and the token type of each to types. Both are
+// cut as [Tokenizer.EncodePair] cuts them.
+func (t *Tokenizer) AppendPair(ids []int32, types []int8, first, second string, maxLength int) ([]int32, []int8) {
+	start, texts := len(ids), [2][]int32{t.appendText(nil, first, math.MaxInt), t.appendText(nil, second, math.MaxInt)}
+	if maxLength > 0 {
+		n, m := longestFirst(len(texts[0]), len(texts[1]), max(0, maxLength-numAdded(t.post.pair)))
+		texts[0], texts[1] = texts[0][:n], texts[1][:m]
+	}
+	for _, p := range t.post.pair {
+		part := p.ids
+		if p.sequence >= 0 {
+			part = texts[p.sequence]
+		}
+		ids = append(ids, part...)
+		types = append(types, slices.Repeat([]int8{int8(p.typeID)}, len(part))...)
+	}
+	if extra := len(ids) - start - maxLength; maxLength > 0 && extra > 0 {
+		ids, types = ids[:len(ids)-extra], types[:len(types)-extra]
+	}
+	return ids, types
+}
+
+// PairTypes is how many token types a model must have for pairs: the highest in a pair plus one.
+func (t *Tokenizer) PairTypes() int {
+	most := 0
+	for _, p := range t.post.pair {
+		most = max(most, p.typeID)
+	}
+	return most + 1
 }
 
 // appendText appends the ids of a text without special tokens.

@@ -3,6 +3,7 @@
     $DURATUNE_PEERS internal/py/tokenizer/tiny.py internal/tokenizer/testdata
 
 It writes wordpiece.json and bytelevel.json, and beside each the answers, wordpiece.golden.json and bytelevel.golden.json.
+Tokenizers that are there stay, and only their answers are recorded anew: training a WordPiece gives another one each time.
 With these the tests need neither a model's files nor Python.
 """
 
@@ -35,7 +36,9 @@ TEXTS = [
     "<mask>", "Duratune duratune DURATUNE", "xDuratuney", "<e> a <e>b  <e>", "D\u00fcratune <E>", "''s 's 'S 'll'd", "a'b", "  two", "\n\n\nz", "\u00a0\u00a0z", "12345 \u0662\u0663 \u2167 \u00bd",
     "_under_score-dash", "http://free.be/x?y=z&q", "\ufffd?\ufffd", "ﬁne ﬃ", "\U00010400\U00010428 \U0001d400", "\u212b \u2126 K\u212a", "#hash @at $5 +1 <x> ^ ` | ~",
 ]
-PAIRS = [("free entry", "all beings"), ("", ""), ("Free entry to all " * 4, "human"), ("human", "Free entry to all " * 4), ("a <mask>", "[SEP] b")]
+PAIRS = [("free entry", "all beings"), ("", ""), ("Free entry to all " * 4, "human"), ("human", "Free entry to all " * 4), ("a <mask>", "[SEP] b"),
+         ("Free entry to all " * 4, "human beings born free " * 4), ("human beings born free " * 4, "Free entry to all " * 4), ("one two three four", "human " * 40),
+         ("equal in dignity and rights, all of them", "equal in dignity and rights, all of them")]
 
 
 def wordpiece():
@@ -63,8 +66,15 @@ def bytelevel():
     return t
 
 
-def record(path, t, max_length):
-    t.save(str(path))
+def extended(t):
+    t.add_tokens([AddedToken("Duratune", normalized=True), AddedToken("<e>", normalized=False, lstrip=True, rstrip=True)])
+    return t
+
+
+def record(path, train, max_length):
+    if not path.exists():
+        train().save(str(path))
+    t = Tokenizer.from_file(str(path))
     t.no_padding()
     t.enable_truncation(max_length)
     rows = []
@@ -78,11 +88,8 @@ def record(path, t, max_length):
 
 def main():
     out = pathlib.Path(sys.argv[1])
-    w, b = wordpiece(), bytelevel()
-    for t in w, b:
-        t.add_tokens([AddedToken("Duratune", normalized=True), AddedToken("<e>", normalized=False, lstrip=True, rstrip=True)])
-    record(out / "wordpiece.json", w, 24)
-    record(out / "bytelevel.json", b, 24)
+    record(out / "wordpiece.json", lambda: extended(wordpiece()), 24)
+    record(out / "bytelevel.json", lambda: extended(bytelevel()), 24)
 
 
 main()
