@@ -31,7 +31,7 @@ func numbered(n int) []Row {
 func TestRowsLeak(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.NewGoAllocator())
 	var out bytes.Buffer
-	w, err := newRowWriter(&out, hamSpam, mem)
+	w, err := newRowWriter(&out, hamSpam, false, mem)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestTokensAcrossFiles(t *testing.T) {
 func TestBrokenTokens(t *testing.T) {
 	good, _ := tokenize(t, numbered(10), memory.NewGoAllocator())
 	var rows bytes.Buffer
-	w, err := NewRowWriter(&rows, hamSpam)
+	w, err := NewRowWriter(&rows, hamSpam, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +215,10 @@ func (failing) AppendIDs(dst []int32, text string, _ int) []int32 {
 		panic("no text")
 	}
 	return append(dst, 1)
+}
+
+func (f failing) AppendPair(ids []int32, types []int8, text, _ string, _ int) ([]int32, []int8) {
+	return f.AppendIDs(ids, text, 0), append(types, 0)
 }
 
 func TestTokenizeErrors(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -60,8 +61,8 @@ func (p *position) Seek(offset int64, whence int) (int64, error) {
 	return p.n, nil
 }
 
-// openArrow opens an Arrow file that has these columns.
-func openArrow(r ipc.ReadAtSeeker, mem memory.Allocator, want []arrow.Field) (f *ipc.FileReader, err error) {
+// openArrow opens an Arrow file that has these columns, and perhaps one more.
+func openArrow(r ipc.ReadAtSeeker, mem memory.Allocator, want []arrow.Field, more arrow.Field) (f *ipc.FileReader, err error) {
 	defer recovered(&err)
 	if _, err := readFooter(r); err != nil {
 		return nil, err
@@ -69,8 +70,12 @@ func openArrow(r ipc.ReadAtSeeker, mem memory.Allocator, want []arrow.Field) (f 
 	if f, err = ipc.NewFileReader(r, ipc.WithAllocator(limited{mem})); err != nil {
 		return nil, err
 	}
-	if got := f.Schema(); !arrow.NewSchema(got.Fields(), nil).Equal(arrow.NewSchema(want, nil)) {
-		return nil, fmt.Errorf("columns %v, want %v", got.Fields(), want)
+	got := f.Schema().Fields()
+	if len(got) == len(want)+1 {
+		want = slices.Concat(want, []arrow.Field{more})
+	}
+	if !arrow.NewSchema(got, nil).Equal(arrow.NewSchema(want, nil)) {
+		return nil, fmt.Errorf("columns %v, want %v", got, want)
 	}
 	return f, nil
 }

@@ -48,8 +48,8 @@ func newArrowIPC(name string, next func() ([]byte, io.Reader, error), opt Option
 		if c.arrowColumn, err = findArrow(name, schema, other.name); err != nil {
 			return nil, err
 		}
-		if !stringType(c.kind) && !numberType(c.kind) {
-			return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(other.name), c.kind)}
+		if !stringType(c.kind) && (other.text || !numberType(c.kind)) {
+			return nil, other.wrongType(name, c.kind.String())
 		}
 		a.others = append(a.others, c)
 	}
@@ -74,7 +74,7 @@ func (a *arrowIPC) read(rec *record) error {
 		*other.of(rec), _ = other.at(a.rec, a.row)
 	}
 	a.row++
-	if a.seen += int64(len(rec.text)) + rowBytes; a.seen > a.limit {
+	if a.seen += int64(len(rec.text)+len(rec.pair.str)) + rowBytes; a.seen > a.limit {
 		return &SourceError{a.name, fmt.Sprintf("expands to more than %d bytes", a.limit)}
 	}
 	return nil

@@ -34,11 +34,11 @@ func (s *splitter) ranked(key, shuffle hashKey, b body) error {
 	if s.spec.Dedupe == DedupeNone || s.spec.Dedupe == "" {
 		return s.single(key[:], shuffle[:], b)
 	}
-	text := b.text()
+	as := verbatim
 	if s.spec.Dedupe == DedupeNormalised {
-		text = normalise(text)
+		as = normalise
 	}
-	same := keyOf(text)
+	same := b.textKey(as)
 	order := [numShares]byte{TestShare: 0, ValidationShare: 1, TrainShare: 2, AnyShare: 2}[b.share()]
 	return s.byText.add(same[0], same[:], []byte{order}, key[:], shuffle[:], b)
 }

@@ -145,7 +145,7 @@ func FuzzAuto(f *testing.F) {
 // FuzzShard reads Arrow files of rows.
 func FuzzShard(f *testing.F) {
 	var out bytes.Buffer
-	w, err := NewRowWriter(&out, hamSpam)
+	w, err := NewRowWriter(&out, hamSpam, false)
 	if err != nil {
 		f.Fatal(err)
 	}

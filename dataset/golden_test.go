@@ -61,6 +61,18 @@ func TestGolden(t *testing.T) {
 			if diff := cmp.Diff(want, collect(t, Read(t.Context(), LocalFiles(path), opt))); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
+			if strings.HasPrefix(name, "plain") {
+				return
+			}
+			opt.Pair = opt.Text // any column of texts can be the second
+			var pairs []Row
+			for _, row := range want {
+				row.Pair = row.Text
+				pairs = append(pairs, row)
+			}
+			if diff := cmp.Diff(pairs, collect(t, Read(t.Context(), LocalFiles(path), opt))); diff != "" {
+				t.Errorf("pairs: -want +got\n%s", diff)
+			}
 		})
 	}
 }

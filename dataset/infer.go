@@ -23,7 +23,7 @@ const (
 // others in the order of their bytes. It is a function of the set of labels alone, whatever the order of rows and files.
 // Rows that cannot be read are left for [Read] to complain about.
 func InferLabels(ctx context.Context, files []File, opt Options) ([]string, error) {
-	opt.Labels, opt.Group, opt.Split = nil, "", ""
+	opt.Labels, opt.Pair, opt.Group, opt.Split = nil, "", "", ""
 	opt = opt.withDefaults()
 	seen := map[string]bool{}
 	rows := int64(0)

@@ -151,8 +151,8 @@ func (in *input) startText(name string, text *bufio.Reader, opt Options) (err er
 	lines := &lineReader{r: text, max: opt.MaxRow, wrap: in.readError}
 	switch name {
 	case FormatTSV:
-		if opt.Group != "" || opt.Split != "" {
-			return &SourceError{in.name, "label<TAB>text has no further columns to group or split by"}
+		if opt.Pair != "" || opt.Group != "" || opt.Split != "" {
+			return &SourceError{in.name, "label<TAB>text has no further columns: no second text, and nothing to group or split by"}
 		}
 		in.format = &tsv{lines: lines}
 		return lines.skipBOM()
@@ -163,6 +163,9 @@ func (in *input) startText(name string, text *bufio.Reader, opt Options) (err er
 		in.format, err = newCSV(in.name, lines, opt)
 		return err
 	case FormatFolder:
+		if opt.Pair != "" {
+			return &SourceError{in.name, "a folder of texts has no column of second texts"}
+		}
 		in.format = &whole{lines: lines, label: path.Base(path.Dir(in.name))}
 		return lines.skipBOM()
 	default:

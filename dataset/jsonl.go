@@ -13,7 +13,7 @@ import (
 type jsonl struct {
 	lines  *lineReader
 	text   string // path
-	others []labelColumn
+	others []otherColumn
 }
 
 func newJSONL(lines *lineReader, opt Options) *jsonl {

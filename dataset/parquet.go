@@ -58,8 +58,8 @@ func newParquet(name string, f fs.File, opt Options, limit int64) (*parquet, err
 		if c.column, err = findColumn(name, s, other.name); err != nil {
 			return nil, err
 		}
-		if _, ok := c.size(); !ok {
-			return nil, &SourceError{name, fmt.Sprintf("column %s is of type %s, not a string, an integer or a boolean", quote(other.name), c.kind)}
+		if _, ok := c.size(); !ok || other.text && c.kind != pq.Types.ByteArray {
+			return nil, other.wrongType(name, c.kind.String())
 		}
 		p.others = append(p.others, c)
 	}
@@ -139,7 +139,7 @@ func (p *parquet) read(rec *record) error {
 		}
 	}
 	p.left--
-	if p.seen += int64(len(rec.text)) + rowBytes; p.seen > p.limit {
+	if p.seen += int64(len(rec.text)+len(rec.pair.str)) + rowBytes; p.seen > p.limit {
 		return p.at(fmt.Errorf("expands to more than %d bytes", p.limit))
 	}
 	return nil

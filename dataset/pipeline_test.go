@@ -38,6 +38,19 @@ func (bytesEncoder) AppendIDs(dst []int32, text string, maxLength int) []int32 {
 	return append(dst, 102)
 }
 
+// AppendPair puts another [SEP] and the second text behind that; if both are too long, it cuts the second.
+func (e bytesEncoder) AppendPair(ids []int32, types []int8, text, pair string, maxLength int) ([]int32, []int8) {
+	start := len(ids)
+	ids = e.AppendIDs(ids, text, maxLength)
+	first := len(ids)
+	ids = append(ids, e.AppendIDs(nil, pair, max(2, maxLength-(first-start)+1))[1:]...)
+	ids = ids[:min(len(ids), start+maxLength)]
+	for i := start; i < len(ids); i++ {
+		types = append(types, int8(min(1, i/first)))
+	}
+	return ids, types
+}
+
 func collect(t testing.TB, rows iter.Seq2[Row, error]) []Row {
 	t.Helper()
 	var out []Row

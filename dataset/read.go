@@ -11,10 +11,11 @@ import (
 	"strings"
 )
 
-// Row is one labelled text.
+// Row is one labelled text, or pair of texts.
 type Row struct {
 	Index int64  // from Read: position in the source, 0-based; from a Split: rank in split order (see [SplitRows])
 	Text  string // valid UTF-8 without NUL, not white space alone
+	Pair  string // the second text, likewise; "": the source has no pairs
 	Label int    // class index
 	Group string // value of Options.Group; rows of a group stay together where [SplitSpec] says so
 	Share Share  // the side that the source gives the row, if it does
@@ -45,6 +46,7 @@ type Options struct {
 	Format string   // auto (or ""), tsv, csv, jsonl, parquet, arrow, or folder: each file is a text, its folder the label
 	CSV    Dialect  // of csv
 	Text   string   // column of the text; a dotted path reaches into nested ones; unused by tsv and folder
+	Pair   string   // column of the second text of a pair, likewise; "": rows are of one text
 	Label  string   // column of the label, likewise
 	Labels []string // class names in index order, at least two
 	Group  string   // column that keeps rows together; "" is none
@@ -72,6 +74,7 @@ const (
 type record struct {
 	text    []byte
 	hasText bool
+	pair    value
 	label   value
 	group   value
 	share   value
@@ -79,21 +82,34 @@ type record struct {
 }
 
 // columns are the columns beside the text, with the place that each has in a record.
-func (o Options) columns() []labelColumn {
-	columns := []labelColumn{{o.Label, func(r *record) *value { return &r.label }}}
+func (o Options) columns() []otherColumn {
+	columns := []otherColumn{{o.Label, func(r *record) *value { return &r.label }, false}}
 	if o.Group != "" {
-		columns = append(columns, labelColumn{o.Group, func(r *record) *value { return &r.group }})
+		columns = append(columns, otherColumn{o.Group, func(r *record) *value { return &r.group }, false})
 	}
 	if o.Split != "" {
-		columns = append(columns, labelColumn{o.Split, func(r *record) *value { return &r.share }})
+		columns = append(columns, otherColumn{o.Split, func(r *record) *value { return &r.share }, false})
+	}
+	if o.Pair != "" {
+		columns = append(columns, otherColumn{o.Pair, func(r *record) *value { return &r.pair }, true})
 	}
 	return columns
 }
 
-// labelColumn is a column with short values: names, integers or booleans.
-type labelColumn struct {
+// otherColumn is a column with texts, or with short values: names, integers or booleans.
+type otherColumn struct {
 	name string
 	of   func(*record) *value
+	text bool
+}
+
+// wrongType says that a column cannot have values of this type.
+func (c otherColumn) wrongType(file, kind string) error {
+	want := "a string, an integer or a boolean"
+	if c.text {
+		want = "a string"
+	}
+	return &SourceError{file, fmt.Sprintf("column %s is of type %s, not %s", quote(c.name), kind, want)}
 }
 
 // format yields the records of one file, io.EOF after the last. A *RowError concerns that row alone.
@@ -178,7 +194,7 @@ func (r *reader) file(ctx context.Context, f File, yield func(Row, error) bool) 
 }
 
 // row checks a record. share is its file's.
-func (r *reader) row(rec *record, share Share) (Row, error) {
+func (r *reader) row(rec *record, share Share) (_ Row, err error) {
 	if !rec.hasText {
 		return Row{}, &RowError{Column: r.Text, Reason: "the row has no text", Kind: KindNoText}
 	}
@@ -195,6 +211,11 @@ func (r *reader) row(rec *record, share Share) (Row, error) {
 		return Row{}, &RowError{Column: r.Label, Reason: problem, Kind: kind}
 	}
 	row := Row{Index: r.rows, Text: string(text), Label: label, Share: share}
+	if r.Pair != "" {
+		if row.Pair, err = r.pair(rec.pair); err != nil {
+			return Row{}, err
+		}
+	}
 	if r.Group != "" {
 		if rec.group.empty() {
 			return Row{}, &RowError{Column: r.Group, Reason: "the row has no group", Kind: KindNoGroup}
@@ -207,6 +228,21 @@ func (r *reader) row(rec *record, share Share) (Row, error) {
 		}
 	}
 	return row, nil
+}
+
+// pair checks the second text of a row.
+func (r *reader) pair(v value) (string, error) {
+	switch v.kind {
+	case text:
+		pair, kind, reason := r.Options.text([]byte(v.str))
+		if reason != "" {
+			return "", &RowError{Column: r.Pair, Reason: reason, Kind: kind}
+		}
+		return string(pair), nil
+	case missing:
+		return "", &RowError{Column: r.Pair, Reason: "the row has no text", Kind: KindNoText}
+	}
+	return "", &RowError{Column: r.Pair, Reason: "the text is not a string", Kind: KindMalformed}
 }
 
 // share is the side that a value of the split column names.

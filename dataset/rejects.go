@@ -52,7 +52,8 @@ type Rejected struct {
 	Column string    `json:"column,omitempty"`
 	Kind   ErrorKind `json:"kind"`
 	Reason string    `json:"reason"`
-	Text   string    `json:"text,omitempty"` // what could be read of it, at most 64 KiB, as UTF-8
+	Text   string    `json:"text,omitempty"`      // what could be read of it, at most 64 KiB, as UTF-8
+	Pair   string    `json:"text_pair,omitempty"` // of the second text, likewise
 	Label  string    `json:"label,omitempty"`
 }
 
@@ -69,8 +70,9 @@ func (r *Rejects) add(e *RowError, rec *record) error {
 	if r.Keep == nil {
 		return nil
 	}
-	text := rec.text[:min(len(rec.text), maxRejected)]
-	line, err := json.Marshal(Rejected{e.File, e.Row, e.Line, e.Column, e.Kind, e.Reason, strings.ToValidUTF8(string(text), "\uFFFD"), rec.label.String()})
+	text, pair := rec.text[:min(len(rec.text), maxRejected)], rec.pair.str[:min(len(rec.pair.str), maxRejected)]
+	line, err := json.Marshal(Rejected{e.File, e.Row, e.Line, e.Column, e.Kind, e.Reason,
+		strings.ToValidUTF8(string(text), "\uFFFD"), strings.ToValidUTF8(pair, "\uFFFD"), rec.label.String()})
 	if err != nil {
 		return fmt.Errorf("quarantine %s row %d: %w", e.File, e.Row, err)
 	}

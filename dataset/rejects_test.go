@@ -46,9 +46,9 @@ func TestRejects(t *testing.T) {
 		t.Fatalf("%d rows in quarantine, want 8", len(got))
 	}
 	for i, want := range map[int]Rejected{
-		2: {"a.csv", 5, 7, "label", KindUnknownLabel, `unknown label "eggs"; the labels are "ham", "spam"`, "c", "eggs"},
-		4: {"a.csv", 7, 9, "text", KindEncoding, "invalid UTF-8: byte 0xff at offset 0", "\uFFFD", "ham"},
-		7: {"b.tsv", 2, 2, "", KindMalformed, "no tab between label and text", "no tab", ""},
+		2: {"a.csv", 5, 7, "label", KindUnknownLabel, `unknown label "eggs"; the labels are "ham", "spam"`, "c", "", "eggs"},
+		4: {"a.csv", 7, 9, "text", KindEncoding, "invalid UTF-8: byte 0xff at offset 0", "\uFFFD", "", "ham"},
+		7: {"b.tsv", 2, 2, "", KindMalformed, "no tab between label and text", "no tab", "", ""},
 	} {
 		if diff := cmp.Diff(want, got[i]); diff != "" {
 			t.Errorf("quarantined row %d: %s", i, diff)

@@ -12,6 +12,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -37,25 +38,37 @@ var rowFields = []arrow.Field{
 	{Name: "label", Type: arrow.PrimitiveTypes.Int64},
 }
 
-// RowWriter writes rows as an Arrow file: row int64, text utf8, label int64, compressed with zstd, without nulls.
+// pairMark tells the length of a second text from what begins a row, which is never negative.
+const pairMark = 1 << 63
+
+// pairField comes behind them where the rows are pairs.
+var pairField = arrow.Field{Name: "text_pair", Type: arrow.BinaryTypes.String}
+
+// RowWriter writes rows as an Arrow file: row int64, text utf8, label int64 and, of pairs, text_pair utf8; compressed with zstd,
+// without nulls.
 type RowWriter struct {
 	*fileWriter
+	pairs bool
 	bytes int // of text in the batch
 }
 
-// NewRowWriter starts a file on w. The class names go into its schema.
-func NewRowWriter(w io.Writer, labels []string) (*RowWriter, error) {
-	return newRowWriter(w, labels, memory.NewGoAllocator())
+// NewRowWriter starts a file on w, of pairs or of single texts. The class names go into its schema.
+func NewRowWriter(w io.Writer, labels []string, pairs bool) (*RowWriter, error) {
+	return newRowWriter(w, labels, pairs, memory.NewGoAllocator())
 }
 
-func newRowWriter(w io.Writer, labels []string, mem memory.Allocator) (*RowWriter, error) {
+func newRowWriter(w io.Writer, labels []string, pairs bool, mem memory.Allocator) (*RowWriter, error) {
 	names, err := json.Marshal(labels)
 	if err != nil {
 		return nil, err
 	}
 	meta := arrow.NewMetadata([]string{labelsKey}, []string{string(names)})
-	f, err := newFileWriter(w, mem, arrow.NewSchema(rowFields, &meta), ipc.WithZstd())
-	return &RowWriter{fileWriter: f}, err
+	fields := rowFields
+	if pairs {
+		fields = slices.Concat(fields, []arrow.Field{pairField})
+	}
+	f, err := newFileWriter(w, mem, arrow.NewSchema(fields, &meta), ipc.WithZstd())
+	return &RowWriter{fileWriter: f, pairs: pairs}, err
 }
 
 // Write appends a row.
@@ -63,7 +76,10 @@ func (w *RowWriter) Write(r Row) error {
 	w.builder.Field(0).(*array.Int64Builder).Append(r.Index)
 	w.builder.Field(1).(*array.StringBuilder).Append(r.Text)
 	w.builder.Field(2).(*array.Int64Builder).Append(int64(r.Label))
-	w.bytes += len(r.Text)
+	if w.pairs {
+		w.builder.Field(3).(*array.StringBuilder).Append(r.Pair)
+	}
+	w.bytes += len(r.Text) + len(r.Pair)
 	if w.builder.Field(0).Len() < batchRows && w.bytes < batchBytes {
 		return nil
 	}
@@ -76,7 +92,7 @@ func (w *RowWriter) Close() error { return w.close() }
 
 // WriteShards writes rows as Arrow files 00000.arrow, 00001.arrow, … in dir, at most 65,536 rows each, and returns how
 // many rows there were and the digest of them all in order: hex SHA-256 over row number, class, length and bytes of
-// each text, whatever the files. done (may be nil) is told each finished file, which it may move or remove.
+// each text (of a pair, of both), whatever the files. done (may be nil) is told each finished file, which it may move or remove.
 func WriteShards(ctx context.Context, rows iter.Seq2[Row, error], labels []string, dir string, done func(path string, rows int) error) (n int, digest string, err error) {
 	s := shards{dir: dir, labels: labels, done: done}
 	defer func() { err = errors.Join(err, s.end()) }()
@@ -94,6 +110,10 @@ func WriteShards(ctx context.Context, rows iter.Seq2[Row, error], labels []strin
 		head = binary.LittleEndian.AppendUint64(head, uint64(len(row.Text)))
 		sum.Write(head)
 		sum.Write([]byte(row.Text))
+		if row.Pair != "" {
+			sum.Write(binary.LittleEndian.AppendUint64(head[:0], uint64(len(row.Pair))|pairMark))
+			sum.Write([]byte(row.Pair))
+		}
 		if err := s.write(row); err != nil {
 			return n, "", err
 		}
@@ -116,28 +136,28 @@ type shards struct {
 }
 
 func (s *shards) write(r Row) error {
-	if s.file != nil && (s.rows == ShardRows || s.bytes+len(r.Text) > shardBytes) {
+	if s.file != nil && (s.rows == ShardRows || s.bytes+len(r.Text)+len(r.Pair) > shardBytes) {
 		if err := s.end(); err != nil {
 			return err
 		}
 	}
 	if s.file == nil {
-		if err := s.begin(); err != nil {
+		if err := s.begin(r.Pair != ""); err != nil {
 			return err
 		}
 	}
 	s.rows++
-	s.bytes += len(r.Text)
+	s.bytes += len(r.Text) + len(r.Pair)
 	return s.w.Write(r)
 }
 
-func (s *shards) begin() (err error) {
+func (s *shards) begin(pairs bool) (err error) {
 	if s.file, err = os.Create(filepath.Join(s.dir, fmt.Sprintf("%05d.arrow", s.count))); err != nil {
 		return err
 	}
 	s.count++
 	s.rows, s.bytes = 0, 0
-	s.w, err = NewRowWriter(s.file, s.labels)
+	s.w, err = NewRowWriter(s.file, s.labels, pairs)
 	return err
 }
 
@@ -172,7 +192,7 @@ func ReadRows(path string) iter.Seq2[Row, error] {
 }
 
 func readRows(r ipc.ReadAtSeeker, mem memory.Allocator, yield func(Row, error) bool) error {
-	f, err := openArrow(r, mem, rowFields)
+	f, err := openArrow(r, mem, rowFields, pairField)
 	if err != nil {
 		return err
 	}
@@ -200,8 +220,12 @@ func rowsAt(f *ipc.FileReader, i int) (out []Row, err error) {
 	}
 	defer rec.Release()
 	rows, texts, labels := rec.Column(0).(*array.Int64), rec.Column(1).(*array.String), rec.Column(2).(*array.Int64)
+	pair := func(int) string { return "" }
+	if rec.NumCols() > 3 {
+		pair = rec.Column(3).(*array.String).Value
+	}
 	for i := range int(rec.NumRows()) {
-		out = append(out, Row{Index: rows.Value(i), Text: strings.Clone(texts.Value(i)), Label: int(labels.Value(i))})
+		out = append(out, Row{Index: rows.Value(i), Text: strings.Clone(texts.Value(i)), Pair: strings.Clone(pair(i)), Label: int(labels.Value(i))})
 	}
 	return out, nil
 }

@@ -63,14 +63,18 @@ func keyOf(parts ...[]byte) (k hashKey) {
 // Domains keep the hashes apart. They are part of what a split means: a change moves rows between the sides.
 const (
 	contentDomain = "duratune content 1\n"
+	pairDomain    = "duratune pair content 1\n"
 	placedDomain  = "duratune placed content 1\n"
 	groupDomain   = "duratune group 1\n"
 	splitDomain   = "duratune split 1\n"
 	shuffleDomain = "duratune shuffle 1\n"
 )
 
-// contentKey identifies what a row says: its class name, its text, and group and share where the source gives them.
+// contentKey identifies what a row says: its class name, its text or texts, and group and share where the source gives them.
 func contentKey(label string, row Row) hashKey {
+	if row.Pair != "" {
+		return keyOf([]byte(pairDomain), u64(len(label)), []byte(label), u64(len(row.Text)), []byte(row.Text), u64(len(row.Pair)), []byte(row.Pair), []byte{byte(row.Share)}, []byte(row.Group))
+	}
 	if row.Group == "" && row.Share == AnyShare {
 		return keyOf([]byte(contentDomain), u64(len(label)), []byte(label), []byte(row.Text))
 	}
@@ -139,23 +143,37 @@ type splitter struct {
 	out       *Split
 }
 
-// body is what a row says, as the spools hold it: class and share, length of the text, text, group.
+// body is what a row says, as the spools hold it: class and share, lengths of text and second text, both texts, group.
 type body []byte
 
-const bodyHead = 12
+const bodyHead = 16
 
 func newBody(dst body, row Row) body {
 	dst = binary.LittleEndian.AppendUint64(dst[:0], uint64(row.Label)|uint64(row.Share)<<56)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(row.Text)))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(row.Pair)))
 	dst = append(dst, row.Text...)
+	dst = append(dst, row.Pair...)
 	return append(dst, row.Group...)
 }
 
 func (b body) label() int       { return int(binary.LittleEndian.Uint32(b)) }
 func (b body) share() Share     { return Share(b[7]) }
 func (b body) give(share Share) { b[7] = byte(share) }
-func (b body) text() []byte     { return b[bodyHead : bodyHead+binary.LittleEndian.Uint32(b[8:])] }
-func (b body) group() []byte    { return b[bodyHead+binary.LittleEndian.Uint32(b[8:]):] }
+func (b body) text() []byte     { return b[bodyHead:][:binary.LittleEndian.Uint32(b[8:])] }
+func (b body) pair() []byte     { return b[bodyHead+len(b.text()):][:binary.LittleEndian.Uint32(b[12:])] }
+func (b body) group() []byte    { return b[bodyHead+len(b.text())+len(b.pair()):] }
+
+// textKey identifies the text or texts, each as the function has it, whatever the label.
+func (b body) textKey(as func([]byte) []byte) hashKey {
+	text := as(b.text())
+	if len(b.pair()) == 0 {
+		return keyOf(text)
+	}
+	return keyOf(u64(len(text)), text, as(b.pair()))
+}
+
+func verbatim(text []byte) []byte { return text }
 
 func (s *splitter) side() *Side {
 	return &Side{LabelCounts: make([]int, len(s.spec.Labels)), spool: spool{dir: s.spec.TempDir}}
@@ -235,7 +253,7 @@ func (s *splitter) deal(ctx context.Context) error {
 			}
 			side.NumRows++
 			side.LabelCounts[body.label()]++
-			textKey := keyOf(body.text())
+			textKey := body.textKey(verbatim)
 			err = errors.Join(
 				side.spool.add(shuffle[0], shuffle, u64(next[side]), body),
 				s.texts.add(textKey[0], textKey[:], []byte{mark}))
@@ -334,7 +352,7 @@ func (s *Side) Rows() iter.Seq2[Row, error] {
 			}
 			for _, rec := range recs {
 				body := body(rec[24:])
-				row := Row{Index: int64(binary.LittleEndian.Uint64(rec[16:])), Label: body.label(), Text: string(body.text())}
+				row := Row{Index: int64(binary.LittleEndian.Uint64(rec[16:])), Label: body.label(), Text: string(body.text()), Pair: string(body.pair())}
 				if !yield(row, nil) {
 					return
 				}

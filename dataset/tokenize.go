@@ -11,10 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Encoder turns a text into token ids. It is called from several goroutines at once.
+// Encoder turns a text, or a pair of texts, into token ids. It is called from several goroutines at once.
 type Encoder interface {
 	// AppendIDs appends the ids of text, special tokens included, cut to maxLength ids.
 	AppendIDs(dst []int32, text string, maxLength int) []int32
+	// AppendPair appends the ids of two texts as one sequence, special tokens included, cut to maxLength ids, and the token
+	// type of each.
+	AppendPair(ids []int32, types []int8, text, pair string, maxLength int) ([]int32, []int8)
 }
 
 // TokenStats describes tokenized rows.
@@ -47,7 +50,8 @@ func (s *TokenStats) count(n int, truncated bool) {
 	s.Lengths[n]++
 }
 
-// Tokenize encodes rows and writes them to w as an Arrow file: input_ids list<int32> unpadded, label int64, row int64.
+// Tokenize encodes rows and writes them to w as an Arrow file: input_ids list<int32> unpadded, label int64, row int64 and, of
+// pairs, token_type_ids list<int8>.
 // Encoding runs on all cores; rows, batches and bytes come out in the order of the rows all the same. progress (may be
 // nil) is told the rows written so far.
 func Tokenize(ctx context.Context, rows iter.Seq2[Row, error], enc Encoder, maxLength int, w io.Writer, progress func(rows int)) (TokenStats, error) {
@@ -70,18 +74,19 @@ type tokenizer struct {
 type chunk struct {
 	rows      []Row
 	ids       []int32 // of all rows, one after the other
+	types     []int8  // of pairs, one an id
 	ends      []int
 	truncated []bool
 	done      chan error
 }
 
+// pairs reports whether the rows are pairs: all of a data set are, or none.
+func (c *chunk) pairs() bool { return c.rows[0].Pair != "" }
+
 // run connects reader, workers and writer: every chunk goes to the workers through work and, in order, to the writer
 // through order.
 func (t *tokenizer) run(ctx context.Context, rows iter.Seq2[Row, error], w io.Writer) (stats TokenStats, err error) {
-	out, err := newTokenWriter(w, t.mem)
-	if err != nil {
-		return stats, err
-	}
+	out := tokenWriter{w: w, mem: t.mem}
 	cores := runtime.GOMAXPROCS(0)
 	work, order := make(chan *chunk, cores), make(chan *chunk, 2*cores)
 	group, ctx := errgroup.WithContext(ctx)
@@ -107,7 +112,7 @@ func (t *tokenizer) run(ctx context.Context, rows iter.Seq2[Row, error], w io.Wr
 			return nil
 		})
 	}
-	group.Go(func() error { return t.write(ctx, order, out, &stats) })
+	group.Go(func() error { return t.write(ctx, order, &out, &stats) })
 	err = group.Wait()
 	if closeErr := out.close(); err == nil {
 		err = closeErr
@@ -124,7 +129,7 @@ func chunks(ctx context.Context, rows iter.Seq2[Row, error], emit func(*chunk) e
 			return err
 		}
 		next.rows = append(next.rows, row)
-		if bytes += len(row.Text); len(next.rows) == batchRows || bytes >= batchBytes {
+		if bytes += len(row.Text) + len(row.Pair); len(next.rows) == batchRows || bytes >= batchBytes {
 			next.done = make(chan error, 1)
 			if err := emit(next); err != nil {
 				return err
@@ -147,14 +152,21 @@ func (t *tokenizer) encode(c *chunk) (err error) {
 			err = fmt.Errorf("tokenize row %d: %v", row, p)
 		}
 	}()
+	encode := func(ids []int32, types []int8, r Row, maxLength int) ([]int32, []int8) {
+		if r.Pair == "" {
+			return t.enc.AppendIDs(ids, r.Text, maxLength), types
+		}
+		return t.enc.AppendPair(ids, types, r.Text, r.Pair, maxLength)
+	}
 	var longer []int32
+	var unused []int8
 	for _, r := range c.rows {
 		row = r.Index
 		start := len(c.ids)
-		c.ids = t.enc.AppendIDs(c.ids, r.Text, t.maxLength)
+		c.ids, c.types = encode(c.ids, c.types, r, t.maxLength)
 		truncated := false
 		if len(c.ids)-start == t.maxLength { // cut, or just so long: one more id tells
-			longer = t.enc.AppendIDs(longer[:0], r.Text, t.maxLength+1)
+			longer, unused = encode(longer[:0], unused[:0], r, t.maxLength+1)
 			truncated = len(longer) > t.maxLength
 		}
 		c.ends = append(c.ends, len(c.ids))
@@ -164,7 +176,7 @@ func (t *tokenizer) encode(c *chunk) (err error) {
 }
 
 // write writes the chunks in order.
-func (t *tokenizer) write(ctx context.Context, order <-chan *chunk, out tokenWriter, stats *TokenStats) error {
+func (t *tokenizer) write(ctx context.Context, order <-chan *chunk, out *tokenWriter, stats *TokenStats) error {
 	for c := range order {
 		select {
 		case err := <-c.done:
@@ -174,15 +186,13 @@ func (t *tokenizer) write(ctx context.Context, order <-chan *chunk, out tokenWri
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		start := 0
-		for i, r := range c.rows {
-			ids := c.ids[start:c.ends[i]]
-			start = c.ends[i]
-			out.add(ids, int64(r.Label), r.Index)
-			stats.count(len(ids), c.truncated[i])
-		}
-		if err := out.flush(); err != nil {
+		if err := out.write(c); err != nil {
 			return err
+		}
+		start := 0
+		for i, end := range c.ends {
+			stats.count(end-start, c.truncated[i])
+			start = end
 		}
 		t.progress(stats.Rows)
 	}

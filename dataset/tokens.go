@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -32,20 +33,58 @@ var tokenFields = []arrow.Field{
 	{Name: "row", Type: arrow.PrimitiveTypes.Int64},
 }
 
-// tokenWriter writes an Arrow file of unpadded sequences. It is not compressed, so that it can be mapped.
-type tokenWriter struct{ *fileWriter }
+// typesField comes behind them where the rows are pairs.
+var typesField = arrow.Field{Name: "token_type_ids", Type: arrow.ListOfNonNullable(arrow.PrimitiveTypes.Int8)}
 
-func newTokenWriter(w io.Writer, mem memory.Allocator) (tokenWriter, error) {
-	f, err := newFileWriter(w, mem, arrow.NewSchema(tokenFields, nil))
-	return tokenWriter{f}, err
+// tokenWriter writes an Arrow file of unpadded sequences. It is not compressed, so that it can be mapped. The first chunk says
+// whether there are token types.
+type tokenWriter struct {
+	w    io.Writer
+	mem  memory.Allocator
+	file *fileWriter // nil before the first chunk
 }
 
-func (w tokenWriter) add(ids []int32, label, row int64) {
-	list := w.builder.Field(0).(*array.ListBuilder)
-	list.Append(true)
-	list.ValueBuilder().(*array.Int32Builder).AppendValues(ids, nil)
-	w.builder.Field(1).(*array.Int64Builder).Append(label)
-	w.builder.Field(2).(*array.Int64Builder).Append(row)
+func (w *tokenWriter) open(typed bool) (err error) {
+	fields := tokenFields
+	if typed {
+		fields = slices.Concat(fields, []arrow.Field{typesField})
+	}
+	w.file, err = newFileWriter(w.w, w.mem, arrow.NewSchema(fields, nil))
+	return err
+}
+
+// write writes an encoded chunk as one batch.
+func (w *tokenWriter) write(c *chunk) error {
+	if w.file == nil {
+		if err := w.open(c.pairs()); err != nil {
+			return err
+		}
+	}
+	field := w.file.builder.Field
+	start := 0
+	for i, r := range c.rows {
+		list := field(0).(*array.ListBuilder)
+		list.Append(true)
+		list.ValueBuilder().(*array.Int32Builder).AppendValues(c.ids[start:c.ends[i]], nil)
+		field(1).(*array.Int64Builder).Append(int64(r.Label))
+		field(2).(*array.Int64Builder).Append(r.Index)
+		if c.pairs() {
+			list := field(3).(*array.ListBuilder)
+			list.Append(true)
+			list.ValueBuilder().(*array.Int8Builder).AppendValues(c.types[start:c.ends[i]], nil)
+		}
+		start = c.ends[i]
+	}
+	return w.file.flush()
+}
+
+func (w *tokenWriter) close() error {
+	if w.file == nil {
+		if err := w.open(false); err != nil {
+			return err
+		}
+	}
+	return w.file.close()
 }
 
 // Tokens are the tokenized rows of a share in stored order, mapped into memory: opening reads no ids, and a row costs no
@@ -62,6 +101,7 @@ type tokenBatch struct {
 	first   int     // row it begins with
 	offsets []int32 // of each sequence in ids, and the end of the last
 	ids     []int32
+	types   []int8 // nil: of single texts
 	labels  []int64
 	numbers []int64
 }
@@ -122,13 +162,17 @@ func mapFile(path string) ([]byte, error) {
 // tokenBatches finds the batches of a mapped file. Offsets are checked once, here, so that no row can reach outside.
 func tokenBatches(data []byte) (batches []tokenBatch, err error) {
 	defer recovered(&err)
-	f, err := openArrow(bytes.NewReader(data), memory.NewGoAllocator(), tokenFields)
+	f, err := openArrow(bytes.NewReader(data), memory.NewGoAllocator(), tokenFields, typesField)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	nodes, typed := 4, len(f.Schema().Fields()) > len(tokenFields)
+	if typed {
+		nodes = 6
+	}
 	for i := range f.NumRecords() {
-		rows, buffers, err := mappedBatch(data, i, 4)
+		rows, buffers, err := mappedBatch(data, i, nodes)
 		if err != nil {
 			return nil, fmt.Errorf("batch %d: %w", i, err)
 		}
@@ -149,6 +193,13 @@ func tokenBatches(data []byte) (batches []tokenBatch, err error) {
 			}
 			end = o
 		}
+		if typed {
+			// One type an id, row by row, so that their offsets say the same.
+			if !slices.Equal(arrow.Int32Traits.CastFromBytes(buffers[9])[:rows+1], b.offsets) || len(buffers[11]) < int(end) {
+				return nil, fmt.Errorf("batch %d: not as many token types as ids", i)
+			}
+			b.types = arrow.Int8Traits.CastFromBytes(buffers[11])
+		}
 		batches = append(batches, b)
 	}
 	return batches, nil
@@ -161,6 +212,15 @@ func (t *Tokens) NumRows() int { return t.rows }
 func (t *Tokens) IDs(i int) []int32 {
 	b, i := t.find(i)
 	return b.ids[b.offsets[i]:b.offsets[i+1]:b.offsets[i+1]]
+}
+
+// Types are the token types of the i-th stored row, one an id, like IDs; nil where rows are of one text.
+func (t *Tokens) Types(i int) []int8 {
+	b, i := t.find(i)
+	if b.types == nil {
+		return nil
+	}
+	return b.types[b.offsets[i]:b.offsets[i+1]:b.offsets[i+1]]
 }
 
 // Label is the class index of the i-th stored row.
