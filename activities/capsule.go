@@ -78,7 +78,7 @@ func Replay(ctx context.Context, g *GPU, c Capsule) (train.StepStats, train.Iden
 		if !found {
 			return train.StepStats{}, none, fmt.Errorf("replay: row %d is not in %s", row, c.Tokens.URI)
 		}
-		batch.InputIDs, batch.Labels, batch.Rows = append(batch.InputIDs, tokens.IDs(i)), append(batch.Labels, tokens.Label(i)), append(batch.Rows, row)
+		batch.Inputs, batch.Labels, batch.Rows = append(batch.Inputs, train.Input(tokens, i)), append(batch.Labels, tokens.Label(i)), append(batch.Rows, row)
 	}
 	defer g.drop()
 	eng, err := g.engine(ctx, c.Session, c.Checkpoint, true)

@@ -12,6 +12,7 @@ import (
 	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/compare"
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -92,7 +93,7 @@ func (g *GPU) contest(ctx context.Context, in CompareChampionInput, holder mlflo
 		return compare.Result{}, err
 	}
 	var labels, candidates, champions []int
-	var texts []string
+	var texts []recipe.Text
 	classify := func() error {
 		out, err := champion.Logits(ctx, texts, func(done int) {
 			beat(ctx, Heartbeat{Phase: "evaluate the champion", Percent: 100 * float64(len(champions)+done) / float64(max(1, len(rows)))})
@@ -112,7 +113,7 @@ func (g *GPU) contest(ctx context.Context, in CompareChampionInput, holder mlflo
 			return compare.Result{}, fmt.Errorf("predictions %s are not of the rows %s", in.Predictions.URI, in.Texts.Rows.URI)
 		}
 		labels, candidates = append(labels, row.Label), append(candidates, train.Argmax(train.Softmax(logits[i])))
-		if texts = append(texts, row.Text); len(texts) == compareRows {
+		if texts = append(texts, recipe.Text{Text: row.Text, Pair: row.Pair}); len(texts) == compareRows {
 			if err := classify(); err != nil {
 				return compare.Result{}, err
 			}

@@ -163,10 +163,14 @@ func (c *CPU) logDatasets(ctx context.Context, in LoadSplitInput, res LoadSplitR
 	if err != nil {
 		return fmt.Errorf("data source: %w", err)
 	}
-	const schema = `{"mlflow_colspec": [{"type": "string", "name": "text", "required": true}, {"type": "long", "name": "label", "required": true}]}`
+	pair, columns := "", 2
+	if in.Data.TextPair != "" {
+		pair, columns = `{"type": "string", "name": "text_pair", "required": true}, `, 3
+	}
+	schema := `{"mlflow_colspec": [{"type": "string", "name": "text", "required": true}, ` + pair + `{"type": "long", "name": "label", "required": true}]}`
 	describe := func(share Share, context string) mlflow.Dataset {
 		return mlflow.Dataset{Name: datasetName(in.Data), Digest: share.mlflowDigest(), SourceType: strings.SplitN(in.Data.Source, ":", 2)[0],
-			Source: string(source), Schema: schema, Profile: fmt.Sprintf(`{"num_rows": %d, "num_elements": %d}`, share.NumRows, 2*share.NumRows),
+			Source: string(source), Schema: schema, Profile: fmt.Sprintf(`{"num_rows": %d, "num_elements": %d}`, share.NumRows, columns*share.NumRows),
 			Context: context, Tags: map[string]string{"split": share.Name}}
 	}
 	inputs := []mlflow.Dataset{describe(res.Train, "training"), describe(res.Test, "evaluation")}

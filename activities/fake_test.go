@@ -40,8 +40,8 @@ func (f *fakeEngine) Step(_ context.Context, step int64, lr float64, b train.Bat
 	}
 	finite := step != f.nanAt
 	if finite {
-		for i, ids := range b.InputIDs {
-			f.moment = f.moment*0.9 + float32(ids[0])*float32(i+1)
+		for i, in := range b.Inputs {
+			f.moment = f.moment*0.9 + float32(in.IDs[0])*float32(i+1)
 		}
 		f.weight += float32(lr) * f.moment
 	}
@@ -59,10 +59,10 @@ func (f *fakeEngine) Sync(context.Context) ([]train.StepStats, error) {
 	return s, nil
 }
 
-func (f *fakeEngine) Logits(_ context.Context, inputs [][]int32, _ func(int)) ([][]float32, error) {
+func (f *fakeEngine) Logits(_ context.Context, inputs []train.Sequence, _ func(int)) ([][]float32, error) {
 	out := make([][]float32, len(inputs))
-	for i, ids := range inputs {
-		out[i] = []float32{float32(ids[0]%2) * 2, 1 + f.weight*0}
+	for i, in := range inputs {
+		out[i] = []float32{float32(in.IDs[0]%2) * 2, 1 + f.weight*0}
 	}
 	return out, nil
 }
@@ -183,6 +183,10 @@ func (constantEncoder) AppendIDs(dst []int32, text string, _ int) []int32 {
 		n = -1
 	}
 	return append(dst, n)
+}
+
+func (e constantEncoder) AppendPair(ids []int32, types []int8, text, _ string, _ int) ([]int32, []int8) {
+	return e.AppendIDs(ids, text, 0), append(types, 0)
 }
 
 // putTokens stores the tokens of a share of testRows rows.

@@ -83,12 +83,12 @@ type servedModel struct {
 	mu sync.Mutex
 }
 
-// predict classifies one text.
-func (m *servedModel) predict(ctx context.Context, text string) error {
-	ids := m.Encode(text)
+// predict classifies one text, or pair.
+func (m *servedModel) predict(ctx context.Context, text recipe.Text) error {
+	input := m.Encode(text)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, err := m.Engine.Logits(ctx, [][]int32{ids}, nil)
+	_, err := m.Engine.Logits(ctx, []train.Sequence{input}, nil)
 	return err
 }
 
@@ -159,8 +159,8 @@ func (g *GPU) traffic(ctx context.Context, in LoadTestInput, m *servedModel, res
 	l := in.Limits
 	limits := loadtest.Limits{P50: time.Duration(l.MaxP50), P95: time.Duration(l.MaxP95), P99: time.Duration(l.MaxP99), ErrorRate: l.MaxErrorRate, Throughput: l.MinThroughput}
 	out, err := loadtest.Run(ctx, loadtest.Config{
-		Rate: in.Limits.RatePerSecond, Warmup: trafficWarmup, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: texts, Limits: limits,
-	}, m.predict, func(p loadtest.Progress) {
+		Rate: in.Limits.RatePerSecond, Warmup: trafficWarmup, Duration: time.Duration(in.Limits.Duration), Seed: in.Train.Seed, Texts: len(texts), Limits: limits,
+	}, func(ctx context.Context, i int) error { return m.predict(ctx, texts[i]) }, func(p loadtest.Progress) {
 		beat(ctx, Heartbeat{Phase: "load test", Percent: 100 * float64(p.Done) / float64(max(1, p.Planned))})
 	})
 	if err != nil {
@@ -181,13 +181,13 @@ const trafficWarmup = 2 * time.Second
 const trafficTexts = 4096
 
 // texts reads the first texts of a share.
-func (g *GPU) texts(ctx context.Context, share Share) ([]string, error) {
-	var texts []string
+func (g *GPU) texts(ctx context.Context, share Share) ([]recipe.Text, error) {
+	var texts []recipe.Text
 	for row, err := range readShare(ctx, g.Store, g.CacheDir, share) {
 		if err != nil {
 			return nil, err
 		}
-		if texts = append(texts, row.Text); len(texts) == trafficTexts {
+		if texts = append(texts, recipe.Text{Text: row.Text, Pair: row.Pair}); len(texts) == trafficTexts {
 			break
 		}
 	}

@@ -29,6 +29,7 @@ type FetchModelInput struct {
 	Model     recipe.Model `json:"model"`
 	Labels    []string     `json:"labels"`
 	MaxLength int          `json:"max_length"`
+	Pairs     bool         `json:"pairs,omitempty"` // rows are pairs of texts
 }
 
 // FetchModelResult is the base model in the store.
@@ -168,6 +169,9 @@ func checkModel(in FetchModelInput, dir string) (cfg model.Config, loaded model.
 	}
 	if tok.VocabSize() > cfg.Vocab {
 		return cfg, loaded, &modelError{source, fmt.Sprintf("tokenizer.json has %d tokens, but the embeddings have %d rows", tok.VocabSize(), cfg.Vocab)}
+	}
+	if in.Pairs && cfg.Type == model.BERT && tok.PairTypes() > cfg.TokenType {
+		return cfg, loaded, &modelError{source, fmt.Sprintf("tokenizer.json gives pairs of texts %d token types, but the model has %d (type_vocab_size)", tok.PairTypes(), cfg.TokenType)}
 	}
 	layout := model.NewLayout(cfg, len(in.Labels))
 	loaded, err = model.Load(dir, cfg, layout, 0, false, make([]float32, layout.Size))

@@ -210,10 +210,10 @@ func championFiles(id2label string) map[string]string {
 // oldEngine is a champion that says index 0 of the words it knows, and index 1 of the others.
 type oldEngine struct{ fakeEngine }
 
-func (*oldEngine) Logits(_ context.Context, inputs [][]int32, _ func(int)) ([][]float32, error) {
+func (*oldEngine) Logits(_ context.Context, inputs []train.Sequence, _ func(int)) ([][]float32, error) {
 	out := make([][]float32, len(inputs))
-	for i, ids := range inputs {
-		out[i] = []float32{float32(ids[1]) - 3, 0}
+	for i, in := range inputs {
+		out[i] = []float32{float32(in.IDs[1]) - 3, 0}
 	}
 	return out, nil
 }

@@ -67,7 +67,7 @@ func (r rejects) close() {
 
 // readOptions says how to read the files of a source. What an old recipe does not have takes the default.
 func readOptions(d recipe.Data, r rejects) dataset.Options {
-	return dataset.Options{Format: d.Format, CSV: dialect(d.CSV), Text: d.Text, Label: d.Label, Labels: d.Labels, Group: d.Split.Group, Split: d.Split.Column,
+	return dataset.Options{Format: d.Format, CSV: dialect(d.CSV), Text: d.Text, Pair: d.TextPair, Label: d.Label, Labels: d.Labels, Group: d.Split.Group, Split: d.Split.Column,
 		Encoding: d.Rows.Encoding, Replace: d.Rows.InvalidBytes == replaceBytes, MaxRow: d.Rows.MaxBytes, Rejects: r.Rejects}
 }
 

@@ -195,7 +195,7 @@ func (r *report) tables(ctx context.Context) error {
 		positions []int
 	}{{"predictions/most_confident_mistakes.json", mistakes}, {"predictions/least_certain.json", uncertain}} {
 		beat(ctx, Heartbeat{Phase: "report " + t.name})
-		if err := r.Tracking.LogTable(ctx, r.run.ID, t.name, r.held.table(t.positions, texts)); err != nil {
+		if err := r.Tracking.LogTable(ctx, r.run.ID, t.name, r.held.table(t.positions, texts, r.in.Recipe.Data.TextPair != "")); err != nil {
 			return err
 		}
 		r.res.Artifacts = append(r.res.Artifacts, t.name)

@@ -18,6 +18,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -138,7 +139,7 @@ func (c *CPU) modelCard(ctx context.Context, in LogModelInput, checkpoint train.
 		average = held.Classes[1]
 	}
 	card := mlflow.Card{
-		Name: r.Name, Task: fmt.Sprintf("Sorts texts into %d classes: %s.", len(held.Classes), few(held.Classes)),
+		Name: r.Name, Task: fmt.Sprintf("Sorts %s into %d classes: %s.", inputs(r.Data), len(held.Classes), few(held.Classes)),
 		BaseModel: at(baseName(r.Model.Base), base.Commit), BaseLicense: terms.name, Classes: held.classes(),
 		Results: []mlflow.Fact{{Name: "loss", Value: figure(m.Loss)}, {Name: "accuracy", Value: figure(m.Accuracy)}, {Name: "F1, " + average, Value: figure(m.F1)},
 			{Name: "precision, " + average, Value: figure(m.Precision)}, {Name: "recall, " + average, Value: figure(m.Recall)}},
@@ -162,10 +163,22 @@ func (c *CPU) modelCard(ctx context.Context, in LogModelInput, checkpoint train.
 	return card, nil
 }
 
+// inputs says what is classified.
+func inputs(d recipe.Data) string {
+	if d.TextPair != "" {
+		return "pairs of texts"
+	}
+	return "texts"
+}
+
 // limits are what the figures do not show.
 func limits(in LogModelInput, held heldOut) []string {
+	cut := "A text of more than %d tokens is cut: what follows does not count."
+	if in.Recipe.Data.TextPair != "" {
+		cut = "A pair of more than %d tokens is cut at the ends of its texts, the longer one first: what follows does not count."
+	}
 	out := []string{
-		fmt.Sprintf("A text of more than %d tokens is cut: what follows does not count.", in.Recipe.Tokenizer.MaxLength),
+		fmt.Sprintf(cut, in.Recipe.Tokenizer.MaxLength),
 		"The figures are of held-out rows of the same source; texts of another origin, language or time may fare worse.",
 		in.Choice.String(),
 		overlap(in.Split),

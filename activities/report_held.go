@@ -14,6 +14,7 @@ import (
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/plot"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -163,21 +164,29 @@ func (h heldOut) byConfidence(positions []int, sign int) []int {
 	return positions[:min(tableRows, len(positions))]
 }
 
-// table lists rows with their texts; LogTable cuts and cleans those.
-func (h heldOut) table(positions []int, texts map[int]string) mlflow.Table {
+// table lists rows with their texts, of pairs both; LogTable cuts and cleans those.
+func (h heldOut) table(positions []int, texts map[int]recipe.Text, pairs bool) mlflow.Table {
 	predicted := h.Predicted()
-	t := mlflow.Table{Columns: []string{"row", "text", "label", "predicted", "score"}, Data: [][]any{}}
+	t := mlflow.Table{Columns: []string{"row", "text"}, Data: [][]any{}}
+	if pairs {
+		t.Columns = append(t.Columns, "text_pair")
+	}
+	t.Columns = append(t.Columns, "label", "predicted", "score")
 	for _, i := range positions {
-		t.Data = append(t.Data, []any{h.rows[i], texts[i], h.Classes[h.Labels[i]], h.Classes[predicted[i]], h.Probabilities[i][predicted[i]]})
+		row := []any{h.rows[i], texts[i].Text}
+		if pairs {
+			row = append(row, texts[i].Pair)
+		}
+		t.Data = append(t.Data, append(row, h.Classes[h.Labels[i]], h.Classes[predicted[i]], h.Probabilities[i][predicted[i]]))
 	}
 	return t
 }
 
 // texts reads the texts at some positions of the share.
-func (c *CPU) texts(ctx context.Context, share Share, positions ...[]int) (map[int]string, error) {
-	out := map[int]string{}
+func (c *CPU) texts(ctx context.Context, share Share, positions ...[]int) (map[int]recipe.Text, error) {
+	out := map[int]recipe.Text{}
 	for _, i := range slices.Concat(positions...) {
-		out[i] = ""
+		out[i] = recipe.Text{}
 	}
 	i := 0
 	for row, err := range readShare(ctx, c.Store, c.CacheDir, share) {
@@ -185,7 +194,7 @@ func (c *CPU) texts(ctx context.Context, share Share, positions ...[]int) (map[i
 			return nil, err
 		}
 		if _, wanted := out[i]; wanted {
-			out[i] = row.Text
+			out[i] = recipe.Text{Text: row.Text, Pair: row.Pair}
 		}
 		i++
 	}

@@ -42,7 +42,7 @@ func (r *reporting) putBase(t *testing.T, files map[string]string) artifact.Ref 
 func TestModelCard(t *testing.T) {
 	r := newReporting(t, some())
 	in := LogModelInput{Run: r.run, Recipe: r.in.Recipe, Checkpoint: r.in.Checkpoint, Created: 1, Split: r.in.Split, Predictions: r.in.Predictions,
-		Signature: InferSignatureResult{Signature: mlflow.TextClassification(8)}}
+		Signature: InferSignatureResult{Signature: mlflow.TextClassification(false, 8)}}
 	in.Model = r.putBase(t, map[string]string{"config.json": `{"model_type": "distilbert"}`, "tokenizer.json": `{}`,
 		"README.md": "---\nlicense: apache-2.0\ntags: [x]\n---\n# base\n", "LICENSE": "Apache License\nVersion 2.0\n"})
 	env := r.env(t)

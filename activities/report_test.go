@@ -119,8 +119,8 @@ func (r *reporting) putLogits(t *testing.T, s sample) artifact.Ref {
 // putHistogram runs a tiny load test and stores its latencies.
 func (r *reporting) putHistogram(t *testing.T) artifact.Ref {
 	t.Helper()
-	cfg := loadtest.Config{Rate: 1000, Duration: 20 * time.Millisecond, Texts: []string{"a"}}
-	out, err := loadtest.Run(t.Context(), cfg, func(context.Context, string) error { return nil }, nil)
+	cfg := loadtest.Config{Rate: 1000, Duration: 20 * time.Millisecond, Texts: 1}
+	out, err := loadtest.Run(t.Context(), cfg, func(context.Context, int) error { return nil }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +374,11 @@ func TestTablesKeepTheirLength(t *testing.T) {
 	if len(uncertain) != tableRows || uncertain[0] != 0 || uncertain[49] != 49 {
 		t.Errorf("%d uncertain rows from %d, want 50 from 0 up", len(uncertain), uncertain[0])
 	}
-	if got := fmt.Sprint(h.table(mistakes[:1], map[int]string{199: "x"}).Data); got != "[[199 x b a 0.898]]" {
+	texts := map[int]recipe.Text{199: {Text: "x", Pair: "y"}}
+	if got := fmt.Sprint(h.table(mistakes[:1], texts, false)); got != "{[row text label predicted score] [[199 x b a 0.898]]}" {
 		t.Errorf("table %s", got)
+	}
+	if got := fmt.Sprint(h.table(mistakes[:1], texts, true)); got != "{[row text text_pair label predicted score] [[199 x y b a 0.898]]}" {
+		t.Errorf("table of pairs %s", got)
 	}
 }

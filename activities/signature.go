@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/duratune/duratune/internal/artifact"
 	"github.com/duratune/duratune/internal/classifier"
@@ -39,7 +40,7 @@ func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res I
 	if err != nil {
 		return res, err
 	}
-	texts := append(append([]string{}, in.Signature.Inputs...), in.Signature.InputExample...)
+	texts := slices.Concat(in.Signature.Inputs, in.Signature.InputExample)
 	logits, err := g.classify(ctx, eng, in.Session, texts)
 	if err != nil {
 		g.drop()
@@ -48,6 +49,6 @@ func (g *GPU) InferSignature(ctx context.Context, in InferSignatureInput) (res I
 	predictions := classifier.Predictions(in.Labels, logits)
 	n := len(in.Signature.Inputs)
 	res.Outputs, res.Example = predictions[:n], predictions[n:]
-	res.Signature = mlflow.TextClassification(in.Signature.ModelConfig.BatchSize)
+	res.Signature = mlflow.TextClassification(in.Signature.Inputs[0].Pair != "", in.Signature.ModelConfig.BatchSize)
 	return res, nil
 }

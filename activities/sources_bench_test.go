@@ -248,7 +248,7 @@ func (b *sourceBench) logModel(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	err = mlflow.WriteModelDir(filepath.Join(dir, "model"), mlflow.DirSpec{ModelID: logged.ID, RunID: b.run.MLflowRunID, ArtifactURI: logged.ArtifactURI,
-		Created: time.Unix(1, 0).UTC(), Config: config, Weights: weights, TokenizerDir: b.base, MaxLength: 16, Signature: mlflow.TextClassification(8), BatchSize: 8})
+		Created: time.Unix(1, 0).UTC(), Config: config, Weights: weights, TokenizerDir: b.base, MaxLength: 16, Signature: mlflow.TextClassification(false, 8), BatchSize: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

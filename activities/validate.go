@@ -10,6 +10,7 @@ import (
 
 	"github.com/duratune/duratune/dataset"
 	"github.com/duratune/duratune/internal/artifact"
+	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/metriclog"
 	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/safetensors"
@@ -146,9 +147,9 @@ func (g *GPU) putPredictions(ctx context.Context, in ValidateInput, rows train.R
 
 // tryExamples returns a sentence for each example that gets another label than it should.
 func (g *GPU) tryExamples(ctx context.Context, eng train.Engine, in ValidateInput) ([]string, error) {
-	texts := make([]string, len(in.Examples))
+	texts := make([]recipe.Text, len(in.Examples))
 	for i, e := range in.Examples {
-		texts[i] = e.Text
+		texts[i] = recipe.Text{Text: e.Text, Pair: e.TextPair}
 	}
 	logits, err := g.classify(ctx, eng, in.Session, texts)
 	if err != nil {
@@ -165,7 +166,7 @@ func (g *GPU) tryExamples(ctx context.Context, eng train.Engine, in ValidateInpu
 }
 
 // classify tokenizes texts with the base model's tokenizer and returns their logits.
-func (g *GPU) classify(ctx context.Context, eng train.Engine, s Session, texts []string) ([][]float32, error) {
+func (g *GPU) classify(ctx context.Context, eng train.Engine, s Session, texts []recipe.Text) ([][]float32, error) {
 	dir, err := g.modelDir(ctx, s.Model)
 	if err != nil {
 		return nil, err
@@ -177,18 +178,18 @@ func (g *GPU) classify(ctx context.Context, eng train.Engine, s Session, texts [
 	return eng.Logits(ctx, encode(tok, texts, s.Tokenizer.MaxLength), nil)
 }
 
-func encode(tok *tokenizer.Tokenizer, texts []string, maxLength int) [][]int32 {
-	inputs := make([][]int32, len(texts))
+func encode(tok *tokenizer.Tokenizer, texts []recipe.Text, maxLength int) []train.Sequence {
+	inputs := make([]train.Sequence, len(texts))
 	for i, text := range texts {
-		inputs[i] = tok.AppendIDs(nil, text, maxLength)
+		inputs[i] = classifier.Encode(tok, text, maxLength)
 	}
 	return inputs
 }
 
 // batchOf lists a share's rows in stored order.
-func batchOf(rows train.Rows) (inputs [][]int32, labels []int64) {
+func batchOf(rows train.Rows) (inputs []train.Sequence, labels []int64) {
 	for i := range rows.NumRows() {
-		inputs, labels = append(inputs, rows.IDs(i)), append(labels, rows.Label(i))
+		inputs, labels = append(inputs, train.Input(rows, i)), append(labels, rows.Label(i))
 	}
 	return inputs, labels
 }

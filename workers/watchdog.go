@@ -77,7 +77,7 @@ func (w *watched) Sync(ctx context.Context) ([]train.StepStats, error) {
 	return stats, w.dog.look(err)
 }
 
-func (w *watched) Logits(ctx context.Context, inputs [][]int32, progress func(done int)) ([][]float32, error) {
+func (w *watched) Logits(ctx context.Context, inputs []train.Sequence, progress func(done int)) ([][]float32, error) {
 	again, end := w.within("logits")
 	defer end()
 	logits, err := w.Engine.Logits(ctx, inputs, func(done int) {

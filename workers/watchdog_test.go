@@ -20,7 +20,7 @@ type engine struct {
 
 func (e engine) Step(context.Context, int64, float64, train.Batch) error { return e.step() }
 
-func (e engine) Logits(_ context.Context, _ [][]int32, progress func(int)) ([][]float32, error) {
+func (e engine) Logits(_ context.Context, _ []train.Sequence, progress func(int)) ([][]float32, error) {
 	e.logits(progress)
 	return nil, nil
 }

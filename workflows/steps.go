@@ -103,7 +103,7 @@ func unreachable(err error) error {
 func (r *run) load(ctx workflow.Context) error {
 	fetch := func() workflow.Future {
 		return workflow.ExecuteActivity(bulk(ctx, "fetch "+r.recipe.Model.Base), cpuActivity.FetchModel,
-			activities.FetchModelInput{Run: r.id, Model: r.recipe.Model, Labels: r.recipe.Data.Labels, MaxLength: r.recipe.Tokenizer.MaxLength})
+			activities.FetchModelInput{Run: r.id, Model: r.recipe.Model, Labels: r.recipe.Data.Labels, MaxLength: r.recipe.Tokenizer.MaxLength, Pairs: r.recipe.Data.TextPair != ""})
 	}
 	split := func() workflow.Future {
 		return workflow.ExecuteActivity(bulk(ctx, "load and split "+r.recipe.Data.Source), cpuActivity.LoadSplit,

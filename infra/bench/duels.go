@@ -112,10 +112,10 @@ func (b *speed) steady(ctx context.Context, d duel) (r rate, err error) {
 
 // score evaluates the test rows and returns the accuracy.
 func (b *speed) score(ctx context.Context, eng train.Engine) (float64, error) {
-	var inputs [][]int32
+	var inputs []train.Sequence
 	var truth []int64
 	for _, r := range b.test {
-		inputs, truth = append(inputs, r.IDs), append(truth, r.Label)
+		inputs, truth = append(inputs, train.Sequence{IDs: r.IDs}), append(truth, r.Label)
 	}
 	logits, err := eng.Logits(ctx, inputs, nil)
 	if err != nil {

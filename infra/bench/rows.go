@@ -26,6 +26,7 @@ var _ train.Rows = source(nil)
 
 func (s source) NumRows() int      { return len(s) }
 func (s source) IDs(i int) []int32 { return s[i].IDs }
+func (s source) Types(int) []int8  { return nil }
 func (s source) Label(i int) int64 { return s[i].Label }
 func (s source) Row(i int) int64   { return int64(i) }
 

@@ -52,10 +52,10 @@ func (b *accuracy) ours(ctx context.Context, seed int64, precision string) (o ou
 		}
 	}
 	o.Seconds = time.Since(start).Seconds()
-	var inputs [][]int32
+	var inputs []train.Sequence
 	var truth []int64
 	for _, r := range b.test {
-		inputs, truth = append(inputs, r.IDs), append(truth, r.Label)
+		inputs, truth = append(inputs, train.Sequence{IDs: r.IDs}), append(truth, r.Label)
 	}
 	logits, err := eng.Logits(ctx, inputs, nil)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/duratune/duratune/internal/classifier"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -39,9 +40,9 @@ func predictions(labels []string, logits [][]float32) []prediction {
 	return out
 }
 
-// predictText prints one text's prediction.
-func predictText(ctx context.Context, c *classifier.Classifier, text string, out io.Writer) error {
-	logits, err := c.Logits(ctx, []string{text}, nil)
+// predictText prints the prediction of one text, or pair.
+func predictText(ctx context.Context, c *classifier.Classifier, text recipe.Text, out io.Writer) error {
+	logits, err := c.Logits(ctx, []recipe.Text{text}, nil)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ type batch struct {
 	classifier *classifier.Classifier
 	out        io.Writer
 	rows       []map[string]json.RawMessage
-	texts      []string
+	texts      []recipe.Text
 }
 
 func (b *batch) add(ctx context.Context, line []byte) error {
@@ -96,7 +97,13 @@ func (b *batch) add(ctx context.Context, line []byte) error {
 	if err := json.Unmarshal(row["text"], &text); err != nil || text == nil {
 		return errors.New(`has no string "text"`)
 	}
-	b.rows, b.texts = append(b.rows, row), append(b.texts, *text)
+	in := recipe.Text{Text: *text}
+	if pair, ok := row["text_pair"]; ok {
+		if err := json.Unmarshal(pair, &in.Pair); err != nil {
+			return errors.New(`its "text_pair" is not a string`)
+		}
+	}
+	b.rows, b.texts = append(b.rows, row), append(b.texts, in)
 	if len(b.rows) < batchRows {
 		return nil
 	}

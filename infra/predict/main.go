@@ -1,10 +1,10 @@
 // Command predict classifies texts with a model in MLflow, by the engine of the GPU worker.
 //
-//	predict -model models:/name@alias -text "a text"
+//	predict -model models:/name@alias -text "a text" [-pair "its second text"]
 //	predict -model models:/name@alias -file in.jsonl -out out.jsonl
 //
 // The model is one that mlflow.transformers logged, in Python or here; texts are cut where it was trained to cut them. A line of the input is a JSON object with a string
-// "text"; the line of the output is that object with "prediction" added: label, score and the scores of all labels. The
+// "text" and, of a pair, "text_pair"; the line of the output is that object with "prediction" added: label, score and the scores of all labels. The
 // output appears under its name once it is whole; "-" is standard output. MLFLOW_* and AWS_* are read as MLflow's Python
 // client reads them.
 //
@@ -25,6 +25,7 @@ import (
 
 	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -39,13 +40,14 @@ func main() {
 }
 
 // arguments are the command line.
-type arguments struct{ model, text, file, out, precision string }
+type arguments struct{ model, text, pair, file, out, precision string }
 
 func parse(args []string) (a arguments, err error) {
 	f := flag.NewFlagSet("predict", flag.ContinueOnError)
 	f.StringVar(&a.model, "model", "", "models:/<name>@<alias>, models:/<name>/<version>, models:/m-<id> or runs:/<id>/<name>")
 	f.StringVar(&a.text, "text", "", "a text to classify")
-	f.StringVar(&a.file, "file", "", "JSON lines to classify, each with a string \"text\"")
+	f.StringVar(&a.pair, "pair", "", "the second text of a pair, for models of pairs")
+	f.StringVar(&a.file, "file", "", "JSON lines to classify, each with a string \"text\" and, of a pair, \"text_pair\"")
 	f.StringVar(&a.out, "out", "-", "file for the lines with their predictions")
 	f.StringVar(&a.precision, "precision", "auto", "auto, fp32, tf32 or bf16")
 	if err := f.Parse(args); err != nil {
@@ -56,8 +58,8 @@ func parse(args []string) (a arguments, err error) {
 		return a, fmt.Errorf("got %q, want flags only", f.Arg(0))
 	case a.model == "":
 		return a, errors.New("no model: name one, e.g. MODEL=models:/quickstart-spam@champion")
-	case (a.text == "") == (a.file == ""):
-		return a, errors.New("nothing to classify, or too much: give either TEXT or FILE")
+	case (a.text == "") == (a.file == ""), a.text == "" && a.pair != "":
+		return a, errors.New("nothing to classify, or too much: give either TEXT or FILE, and PAIR only with TEXT")
 	}
 	return a, nil
 }
@@ -84,7 +86,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, open tr
 	}
 	defer c.Close()
 	if a.text != "" {
-		return predictText(ctx, c, a.text, stdout)
+		return predictText(ctx, c, recipe.Text{Text: a.text, Pair: a.pair}, stdout)
 	}
 	in, err := os.Open(a.file)
 	if err != nil {

@@ -23,11 +23,11 @@ type lengthEngine struct {
 	calls []int // rows a call
 }
 
-func (e *lengthEngine) Logits(_ context.Context, inputs [][]int32, _ func(int)) ([][]float32, error) {
+func (e *lengthEngine) Logits(_ context.Context, inputs []train.Sequence, _ func(int)) ([][]float32, error) {
 	e.calls = append(e.calls, len(inputs))
 	out := make([][]float32, len(inputs))
-	for i, ids := range inputs {
-		out[i] = []float32{4, float32(len(ids))}
+	for i, in := range inputs {
+		out[i] = []float32{4, float32(len(in.IDs))}
 	}
 	return out, nil
 }
@@ -149,6 +149,20 @@ func TestPredictLines(t *testing.T) {
 	}
 }
 
+// TestPredictPairs: both texts of a pair count. The pair's template has no special tokens.
+func TestPredictPairs(t *testing.T) {
+	d := newDesk(t)
+	out, err := d.run(t, "-text", "a a", "-pair", "a")
+	if err != nil || !strings.HasPrefix(out, `{"label":"ham"`) {
+		t.Errorf("three tokens: %q, %v", out, err)
+	}
+	out, err = d.run(t, "-file", d.write(t, `{"text": "a a", "text_pair": "a a a"}`+"\n"+`{"text": "a a", "text_pair": null}`))
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if err != nil || len(lines) != 2 || !strings.Contains(lines[0], `"label":"spam"`) || !strings.Contains(lines[1], `"score":0.5`) {
+		t.Errorf("five tokens, and four of a single text: %q, %v", out, err)
+	}
+}
+
 func TestPredictRefuses(t *testing.T) {
 	d := newDesk(t)
 	tests := []struct {
@@ -163,6 +177,8 @@ func TestPredictRefuses(t *testing.T) {
 		{"no text", nil, `{"txt":"a"}`, `line 1: has no string "text"`},
 		{"null text", nil, `{"text":null}`, `line 1: has no string "text"`},
 		{"text of another type", nil, `{"text":7}`, `line 1: has no string "text"`},
+		{"pair without a text", []string{"-pair", "a", "-file", "b"}, "", "PAIR only with TEXT"},
+		{"pair of another type", nil, `{"text":"a","text_pair":7}`, `line 1: its "text_pair" is not a string`},
 		{"no such file", []string{"-file", "/no/such"}, "", "no such file"},
 		{"no such model", []string{"-model", "models:/m-none", "-text", "a"}, "", "models:/m-none"},
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 
 	"github.com/duratune/duratune/internal/model"
+	"github.com/duratune/duratune/internal/recipe"
 	"github.com/duratune/duratune/internal/tokenizer"
 	"github.com/duratune/duratune/internal/train"
 )
@@ -69,15 +70,24 @@ func Open(ctx context.Context, dir string, open train.OpenFunc, spec train.Spec)
 // Close frees the device.
 func (c *Classifier) Close() error { return c.Engine.Close() }
 
-// Encode turns a text into tokens.
-func (c *Classifier) Encode(text string) []int32 {
-	return c.tokenizer.AppendIDs(nil, text, c.MaxLength)
+// Encode turns a text, or a pair, into tokens.
+func (c *Classifier) Encode(text recipe.Text) train.Sequence {
+	return Encode(c.tokenizer, text, c.MaxLength)
+}
+
+// Encode turns a text, or a pair, into at most maxLength tokens.
+func Encode(tok *tokenizer.Tokenizer, text recipe.Text, maxLength int) (s train.Sequence) {
+	if text.Pair == "" {
+		return train.Sequence{IDs: tok.AppendIDs(nil, text.Text, maxLength)}
+	}
+	s.IDs, s.Types = tok.AppendPair(nil, nil, text.Text, text.Pair, maxLength)
+	return s
 }
 
 // Logits are the model's outputs for the texts, of shape [len(texts)][len(Labels)]. progress (may be nil) is told the
 // texts done so far.
-func (c *Classifier) Logits(ctx context.Context, texts []string, progress func(done int)) ([][]float32, error) {
-	inputs := make([][]int32, len(texts))
+func (c *Classifier) Logits(ctx context.Context, texts []recipe.Text, progress func(done int)) ([][]float32, error) {
+	inputs := make([]train.Sequence, len(texts))
 	for i, text := range texts {
 		inputs[i] = c.Encode(text)
 	}
@@ -85,7 +95,7 @@ func (c *Classifier) Logits(ctx context.Context, texts []string, progress func(d
 }
 
 // Classify gives each text its most probable label.
-func (c *Classifier) Classify(ctx context.Context, texts []string) ([]Prediction, error) {
+func (c *Classifier) Classify(ctx context.Context, texts []recipe.Text) ([]Prediction, error) {
 	logits, err := c.Logits(ctx, texts, nil)
 	if err != nil {
 		return nil, err

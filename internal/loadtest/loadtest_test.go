@@ -24,8 +24,8 @@ import (
 var texts = []string{"a", "bb", "ccc"}
 
 // serve answers after a fixed time.
-func serve(d time.Duration) func(context.Context, string) error {
-	return func(ctx context.Context, _ string) error {
+func serve(d time.Duration) func(context.Context, int) error {
+	return func(ctx context.Context, _ int) error {
 		select {
 		case <-time.After(d):
 			return nil
@@ -38,7 +38,7 @@ func serve(d time.Duration) func(context.Context, string) error {
 // TestConstant has a server that is fast enough: every latency is its service time.
 func TestConstant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := loadtest.Config{Rate: 50, Arrivals: loadtest.Constant, Warmup: time.Second, Duration: 10 * time.Second, Texts: texts}
+		cfg := loadtest.Config{Rate: 50, Arrivals: loadtest.Constant, Warmup: time.Second, Duration: 10 * time.Second, Texts: len(texts)}
 		var last loadtest.Progress
 		r, err := loadtest.Run(t.Context(), cfg, serve(10*time.Millisecond), func(p loadtest.Progress) { last = p })
 		if err != nil {
@@ -63,13 +63,13 @@ func TestConstant(t *testing.T) {
 func TestNoCoordinatedOmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int64
-		call := func(ctx context.Context, text string) error {
+		call := func(ctx context.Context, text int) error {
 			if n.Add(1) == 100 {
 				return serve(time.Second)(ctx, text)
 			}
 			return serve(time.Millisecond)(ctx, text)
 		}
-		cfg := loadtest.Config{Rate: 50, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: texts}
+		cfg := loadtest.Config{Rate: 50, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: len(texts)}
 		r, err := loadtest.Run(t.Context(), cfg, call, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -89,13 +89,13 @@ func TestNoCoordinatedOmission(t *testing.T) {
 func TestWarmup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		call := func(ctx context.Context, text string) error {
+		call := func(ctx context.Context, text int) error {
 			if time.Since(start) < time.Second {
 				return errors.New("cold")
 			}
 			return serve(time.Millisecond)(ctx, text)
 		}
-		cfg := loadtest.Config{Rate: 20, Arrivals: loadtest.Constant, Warmup: time.Second, Duration: time.Second, Texts: texts}
+		cfg := loadtest.Config{Rate: 20, Arrivals: loadtest.Constant, Warmup: time.Second, Duration: time.Second, Texts: len(texts)}
 		r, err := loadtest.Run(t.Context(), cfg, call, nil)
 		if err != nil || r.Errors != 0 || r.Requests != 20 || r.Hopeless != "" {
 			t.Errorf("got %+v, %v", r, err)
@@ -107,7 +107,7 @@ func TestWarmup(t *testing.T) {
 func TestShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := loadtest.Config{
-			Rate: 100, Arrivals: loadtest.Constant, Duration: time.Second, Queue: 5, Texts: texts, Limits: loadtest.Limits{ErrorRate: 1},
+			Rate: 100, Arrivals: loadtest.Constant, Duration: time.Second, Queue: 5, Texts: len(texts), Limits: loadtest.Limits{ErrorRate: 1},
 		}
 		r, err := loadtest.Run(t.Context(), cfg, serve(100*time.Millisecond), nil)
 		if err != nil || r.Requests != 100 || r.Shed == 0 || r.Errors != r.Shed || r.Max > 700*time.Millisecond {
@@ -118,11 +118,11 @@ func TestShed(t *testing.T) {
 
 // TestHopeless stops as soon as a limit is lost, and not before.
 func TestHopeless(t *testing.T) {
-	fail := func(context.Context, string) error { return errors.New("device lost") }
+	fail := func(context.Context, int) error { return errors.New("device lost") }
 	for _, test := range []struct {
 		name     string
 		limits   loadtest.Limits
-		call     func(context.Context, string) error
+		call     func(context.Context, int) error
 		requests int    // at which it stops, of 1000
 		want     string // in Hopeless
 	}{
@@ -136,7 +136,7 @@ func TestHopeless(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := loadtest.Config{Rate: 100, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: texts, Limits: test.limits}
+				cfg := loadtest.Config{Rate: 100, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: len(texts), Limits: test.limits}
 				r, err := loadtest.Run(t.Context(), cfg, test.call, nil)
 				if err != nil || r.Requests != test.requests || !strings.Contains(r.Hopeless, test.want) || (test.want == "") != (r.Hopeless == "") {
 					t.Errorf("%d requests, hopeless %q, %v; want %d, %q", r.Requests, r.Hopeless, err, test.requests, test.want)
@@ -154,7 +154,7 @@ func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		cfg := loadtest.Config{Rate: 10, Arrivals: loadtest.Constant, Duration: time.Hour, Texts: texts}
+		cfg := loadtest.Config{Rate: 10, Arrivals: loadtest.Constant, Duration: time.Hour, Texts: len(texts)}
 		r, err := loadtest.Run(ctx, cfg, serve(time.Millisecond), nil)
 		if !errors.Is(err, context.DeadlineExceeded) || r.Requests != 20 {
 			t.Errorf("got %d requests, %v; want 20 and the context's error", r.Requests, err)
@@ -167,12 +167,12 @@ func TestPoisson(t *testing.T) {
 	observe := func(seed int64) (at []float64, sent string) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
-			call := func(_ context.Context, text string) error {
+			call := func(_ context.Context, text int) error {
 				at = append(at, time.Since(start).Seconds())
-				sent += text + " "
+				sent += texts[text] + " "
 				return nil
 			}
-			cfg := loadtest.Config{Rate: 100, Seed: seed, Duration: 100 * time.Second, Texts: texts}
+			cfg := loadtest.Config{Rate: 100, Seed: seed, Duration: 100 * time.Second, Texts: len(texts)}
 			if _, err := loadtest.Run(t.Context(), cfg, call, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -212,7 +212,7 @@ func TestPoisson(t *testing.T) {
 // TestWorkers answers in parallel.
 func TestWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := loadtest.Config{Rate: 40, Arrivals: loadtest.Constant, Duration: 5 * time.Second, Workers: 4, Texts: texts}
+		cfg := loadtest.Config{Rate: 40, Arrivals: loadtest.Constant, Duration: 5 * time.Second, Workers: 4, Texts: len(texts)}
 		r, err := loadtest.Run(t.Context(), cfg, serve(100*time.Millisecond), nil)
 		if err != nil || r.Max > 101*time.Millisecond {
 			t.Errorf("max %s, %v; want 100ms: four at a time keep up", r.Max, err)
@@ -224,7 +224,7 @@ func TestWorkers(t *testing.T) {
 func TestRare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, a := range []loadtest.Arrivals{loadtest.Poisson, loadtest.Constant} {
-			cfg := loadtest.Config{Rate: 1e-6, Arrivals: a, Warmup: time.Second, Duration: time.Second, Texts: texts}
+			cfg := loadtest.Config{Rate: 1e-6, Arrivals: a, Warmup: time.Second, Duration: time.Second, Texts: len(texts)}
 			r, err := loadtest.Run(t.Context(), cfg, serve(time.Millisecond), nil)
 			if err != nil || r.Requests != 1 || len(r.Violations(loadtest.Limits{})) != 0 {
 				t.Errorf("%s: got %+v, %v", a, r, err)
@@ -240,7 +240,7 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%q is not named in: %v", want, err)
 		}
 	}
-	_, err = loadtest.Run(t.Context(), loadtest.Config{Rate: 1e9, Duration: time.Hour, Texts: texts}, nil, nil)
+	_, err = loadtest.Run(t.Context(), loadtest.Config{Rate: 1e9, Duration: time.Hour, Texts: len(texts)}, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("got %v", err)
 	}
@@ -270,7 +270,7 @@ func TestViolations(t *testing.T) {
 // TestExport reads the histogram back.
 func TestExport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := loadtest.Config{Rate: 10, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: texts}
+		cfg := loadtest.Config{Rate: 10, Arrivals: loadtest.Constant, Duration: 10 * time.Second, Texts: len(texts)}
 		r, err := loadtest.Run(t.Context(), cfg, serve(20*time.Millisecond), nil)
 		if err != nil {
 			t.Fatal(err)

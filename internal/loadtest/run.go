@@ -18,11 +18,11 @@ type Progress struct {
 	Elapsed time.Duration // since the start
 }
 
-// Run sends the planned requests to call and measures. call is called from Workers goroutines and must honour its
+// Run sends the planned requests to call and measures. call is told which of the texts is sent; it is called from Workers goroutines and must honour its
 // context. progress (may be nil) is called from one goroutine after each request. When the limits cannot be met any
 // more, the rest is not sent and Result.Hopeless says why; that is no error. On an error (a wrong Config, a
 // cancelled context) the result holds what was measured so far.
-func Run(ctx context.Context, cfg Config, call func(ctx context.Context, text string) error, progress func(Progress)) (Result, error) {
+func Run(ctx context.Context, cfg Config, call func(ctx context.Context, text int) error, progress func(Progress)) (Result, error) {
 	cfg = cfg.defaults()
 	if err := cfg.validate(); err != nil {
 		return Result{}, err
@@ -55,7 +55,7 @@ type test struct {
 	cfg      Config
 	plan     []arrival
 	start    time.Time
-	call     func(context.Context, string) error
+	call     func(context.Context, int) error
 	queue    chan arrival // closed when the last request has arrived
 	outcomes chan outcome // closed when the last one was answered
 }
@@ -75,7 +75,7 @@ func (t *test) run(ctx context.Context) {
 		wg.Go(func() {
 			for a := range t.queue {
 				if ctx.Err() == nil {
-					err := t.call(ctx, t.cfg.Texts[a.text])
+					err := t.call(ctx, a.text)
 					t.outcomes <- outcome{arrival: a, ended: time.Since(t.start), err: err}
 				}
 			}

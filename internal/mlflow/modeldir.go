@@ -15,6 +15,8 @@ import (
 	"time"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/duratune/duratune/internal/recipe"
 )
 
 // Versions that the model directory states. The exact ones describe what the format was checked against; the ranges
@@ -50,10 +52,10 @@ type DirSpec struct {
 	MaxLength    int    // model_max_length, where tokenizer_config.json has none
 
 	Signature    Signature
-	BatchSize    int      // model_config {"batch_size": …} of the pyfunc flavor; 0: no config
-	InputExample []string // texts
-	License      string   // LICENSE.txt; "" writes the note that Python writes when it found none
-	ModelCard    []byte   // model_card.md; may be empty
+	BatchSize    int // model_config {"batch_size": …} of the pyfunc flavor; 0: no config
+	InputExample []recipe.Text
+	License      string // LICENSE.txt; "" writes the note that Python writes when it found none
+	ModelCard    []byte // model_card.md; may be empty
 }
 
 // WriteModelDir writes the folder that mlflow.transformers and mlflow.pyfunc (MLflow 3, transformers 4.41 to 5) load.
@@ -183,7 +185,7 @@ func (w *dirWriter) yaml(name string, v any) {
 }
 
 // examples writes the input example in both forms.
-func (w *dirWriter) examples(texts []string) {
+func (w *dirWriter) examples(texts []recipe.Text) {
 	text, err := pythonJSON(texts)
 	if err != nil && w.err == nil {
 		w.err = fmt.Errorf("model directory: input example: %w", err)

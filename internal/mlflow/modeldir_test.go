@@ -2,7 +2,6 @@ package mlflow_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +14,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
 )
 
 // The differences between a directory of ours and the one that Python's log_model leaves for the same model and the
@@ -45,7 +45,7 @@ var (
 )
 
 // texts are the tutorial's input example.
-var texts = []string{"Pass in a string", "And have it mark as spam or not."}
+var texts = recipe.Texts("Pass in a string", "And have it mark as spam or not.")
 
 // weightsFile is a stand-in for weights; a model directory only carries them.
 func weightsFile(t *testing.T) string {
@@ -91,7 +91,7 @@ func dirSpec(t *testing.T, dir string) mlflow.DirSpec {
 	return mlflow.DirSpec{
 		ModelID: "m-0123", RunID: "4567", ArtifactURI: "mlflow-artifacts:/1/models/m-0123/artifacts",
 		Created: time.Date(2026, 11, 25, 10, 23, 55, 390_070_000, time.UTC), Config: config, Weights: weightsFile(t),
-		TokenizerDir: filepath.Join(dir, "components", "tokenizer"), Signature: mlflow.TextClassification(8), BatchSize: 8, InputExample: texts,
+		TokenizerDir: filepath.Join(dir, "components", "tokenizer"), Signature: mlflow.TextClassification(false, 8), BatchSize: 8, InputExample: texts,
 	}
 }
 
@@ -106,7 +106,7 @@ func TestModelDirLikeGolden(t *testing.T) {
 	spec.ArtifactURI = "mlflow-artifacts:/20/models/m-0b615266ea22449b8f06da910e63d55c/artifacts"
 	spec.Created = time.Date(2026, 11, 25, 10, 57, 3, 910_725_000, time.UTC)
 	spec.Weights = filepath.Join(golden, "model", "model.safetensors")
-	spec.InputExample = []string{"win free cash now", "see you at lunch"}
+	spec.InputExample = recipe.Texts("win free cash now", "see you at lunch")
 	ours := t.TempDir()
 	if err := mlflow.WriteModelDir(ours, spec); err != nil {
 		t.Fatal(err)
@@ -290,33 +290,15 @@ func TestModelDirTokenizerWithoutConfig(t *testing.T) {
 // TestModelDirOddTexts writes examples that JSON and YAML must escape.
 func TestModelDirOddTexts(t *testing.T) {
 	spec := dirSpec(t, filepath.Join("testdata", "python", "bert"))
-	spec.InputExample = []string{`"quoted", a: b`, "é 日 🙂 <&>", "line\nbreak"}
+	spec.InputExample = append(recipe.Texts(`"quoted", a: b`, "é 日 🙂 <&>", "line\nbreak"), recipe.Text{Text: "first <", Pair: `"second"`})
 	dir := t.TempDir()
 	if err := mlflow.WriteModelDir(dir, spec); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(filepath.Join(dir, "input_example.json"))
 	// As json.dumps gives it.
-	want := `["\"quoted\", a: b", "\u00e9 \u65e5 \ud83d\ude42 <&>", "line\nbreak"]`
+	want := `["\"quoted\", a: b", "\u00e9 \u65e5 \ud83d\ude42 <&>", "line\nbreak", {"text": "first <", "text_pair": "\"second\""}]`
 	if string(got) != want || err != nil {
 		t.Errorf("got  %s\nwant %s (%v)", got, want, err)
-	}
-}
-
-func TestCheckInput(t *testing.T) {
-	s := mlflow.TextClassification(8)
-	for _, test := range []struct {
-		input any
-		ok    bool
-	}{
-		{"text", true}, {[]any{"a", "b"}, true}, {[]string{"a"}, true}, {[]any{}, true},
-		{12.5, false}, {[]any{"a", 1.0}, false}, {map[string]any{"text": "a"}, false}, {nil, false},
-	} {
-		if err := s.CheckInput(test.input); (err == nil) != test.ok {
-			t.Errorf("%v: got %v", test.input, err)
-		}
-	}
-	if err := (mlflow.Signature{}).CheckInput("x"); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("an empty signature: got %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/duratune/duratune/internal/artifact/artifacttest"
 	"github.com/duratune/duratune/internal/mlflow"
+	"github.com/duratune/duratune/internal/recipe"
 )
 
 // messages are what every loader classifies.
@@ -51,7 +52,7 @@ func TestPythonLoads(t *testing.T) {
 	var uris []string
 	models := map[string]mlflow.LoggedModel{}
 	for _, arch := range archs {
-		m, dir := logModel(t, c, filepath.Join(hub, arch))
+		m, dir := logModel(t, c, filepath.Join(hub, arch), texts)
 		name := "python-" + arch
 		if err := c.EnsureRegisteredModel(t.Context(), name, "", nil); err != nil {
 			t.Fatal(err)
@@ -69,11 +70,47 @@ func TestPythonLoads(t *testing.T) {
 		}
 		uris = append(uris, filepath.Join(hub, arch))
 	}
-	encoded, err := json.Marshal(messages)
+	got := predictions(t, python, uri, recipe.Texts(messages...), uris)
+	for i, u := range uris {
+		if m, ok := models[u]; ok {
+			reference := uris[i/6*6+5] // the plain folder closes each architecture's six
+			checkPrediction(t, got[u], m, got[reference].Transformers)
+		}
+	}
+}
+
+// TestPythonClassifiesPairs does the same with models of pairs: Python takes them as dicts with text and text_pair, pyfunc too.
+func TestPythonClassifiesPairs(t *testing.T) {
+	python := os.Getenv("DURATUNE_PEERS")
+	if python == "" {
+		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
+	}
+	uri := startServer(t, nil)
+	c := connect(t, uri)
+	hub := t.TempDir()
+	archs := []string{"distilbert", "bert", "roberta"}
+	runPython(t, python, uri, append([]string{"model", hub}, archs...)...)
+	var pairs []recipe.Text
+	for i, text := range messages {
+		pairs = append(pairs, recipe.Text{Text: text, Pair: "it's \"" + messages[(i+1)%len(messages)] + "\""})
+	}
+	for _, arch := range archs {
+		folder := filepath.Join(hub, arch)
+		m, _ := logModel(t, c, folder, pairs[:2])
+		logged := "models:/" + m.ID
+		got := predictions(t, python, uri, pairs, []string{logged, folder})
+		checkPrediction(t, got[logged], m, got[folder].Transformers)
+	}
+}
+
+// predictions has Python classify texts with every model, and gives what it said by URI.
+func predictions(t *testing.T, python, trackingURI string, texts []recipe.Text, uris []string) map[string]prediction {
+	t.Helper()
+	encoded, err := json.Marshal(texts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := runPython(t, python, uri, append([]string{"predict", string(encoded)}, uris...)...)
+	lines := runPython(t, python, trackingURI, append([]string{"predict", string(encoded)}, uris...)...)
 	got := map[string]prediction{}
 	for s := bufio.NewScanner(bytes.NewReader(lines)); s.Scan(); {
 		var p prediction
@@ -82,12 +119,7 @@ func TestPythonLoads(t *testing.T) {
 		}
 		got[p.URI] = p
 	}
-	for i, u := range uris {
-		if m, ok := models[u]; ok {
-			reference := uris[i/6*6+5] // the plain folder closes each architecture's six
-			checkPrediction(t, got[u], m, got[reference].Transformers)
-		}
-	}
+	return got
 }
 
 // TestPythonLoadsFromS3: a model that was logged past a server that stores no artifacts is what Python finds there by its
@@ -149,7 +181,7 @@ func TestPythonReadsTable(t *testing.T) {
 }
 
 // logModel uploads what WriteModelDir makes of a folder of Hugging Face; it returns the model and a local directory.
-func logModel(t *testing.T, c *mlflow.Client, folder string) (mlflow.LoggedModel, string) {
+func logModel(t *testing.T, c *mlflow.Client, folder string, example []recipe.Text) (mlflow.LoggedModel, string) {
 	t.Helper()
 	name := filepath.Base(folder)
 	e, err := c.EnsureExperiment(t.Context(), t.Name())
@@ -171,7 +203,7 @@ func logModel(t *testing.T, c *mlflow.Client, folder string) (mlflow.LoggedModel
 	dir := t.TempDir()
 	err = mlflow.WriteModelDir(dir, mlflow.DirSpec{
 		ModelID: m.ID, RunID: r.ID, ArtifactURI: m.ArtifactURI, Created: time.UnixMilli(start), Config: config,
-		Weights: filepath.Join(folder, "model.safetensors"), TokenizerDir: folder, Signature: mlflow.TextClassification(8), BatchSize: 8, InputExample: texts,
+		Weights: filepath.Join(folder, "model.safetensors"), TokenizerDir: folder, Signature: mlflow.TextClassification(example[0].Pair != "", 8), BatchSize: 8, InputExample: example,
 	})
 	if err := errors.Join(err, c.UploadDir(t.Context(), m.ArtifactURI, dir, nil), c.FinalizeModel(t.Context(), m.ID, mlflow.ModelReady)); err != nil {
 		t.Fatal(err)

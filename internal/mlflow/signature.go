@@ -29,12 +29,15 @@ type ParamSpec struct {
 	Type    string `json:"type"`
 }
 
-// TextClassification is what Python's infer_signature gives for a list of texts, the pipeline's label and score, and
-// params={"batch_size": batchSize}; with batchSize 0, for no params.
-func TextClassification(batchSize int) Signature {
+// TextClassification is what Python's infer_signature gives for a list of texts (or of pairs, dicts with text and text_pair), the
+// pipeline's label and score, and params={"batch_size": batchSize}; with batchSize 0, for no params.
+func TextClassification(pairs bool, batchSize int) Signature {
 	s := Signature{
 		Inputs:  []ColSpec{{Type: "string", Required: true}},
 		Outputs: []ColSpec{{Type: "string", Name: "label", Required: true}, {Type: "double", Name: "score", Required: true}},
+	}
+	if pairs {
+		s.Inputs = []ColSpec{{Type: "string", Name: "text", Required: true}, {Type: "string", Name: "text_pair", Required: true}}
 	}
 	if batchSize > 0 {
 		s.Params = []ParamSpec{{Name: "batch_size", Default: batchSize, Type: "long"}}
@@ -60,25 +63,6 @@ func (s Signature) fields() (map[string]any, error) {
 		out["params"] = string(text)
 	}
 	return out, nil
-}
-
-// CheckInput enforces the signature on a decoded JSON value, as MLflow's scoring does: one text or a list of texts.
-func (s Signature) CheckInput(input any) error {
-	if len(s.Inputs) != 1 || s.Inputs[0].Type != "string" || s.Inputs[0].Name != "" {
-		return fmt.Errorf("signature: only a nameless string column is supported, not %+v", s.Inputs)
-	}
-	switch v := input.(type) {
-	case string, []string:
-		return nil
-	case []any:
-		for i, item := range v {
-			if _, ok := item.(string); !ok {
-				return fmt.Errorf("signature: input %d is a %T, want string", i, item)
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("signature: input is a %T, want string or a list of strings", input)
 }
 
 // pythonJSON encodes v as Python's json.dumps does: ", " and ": " between items, ASCII only.

@@ -92,6 +92,8 @@ func (d *decoder) value(path string, raw json.RawMessage, v reflect.Value) {
 	switch {
 	case v.Type() == reflect.TypeFor[Duration]():
 		d.duration(path, raw, v)
+	case v.Type() == reflect.TypeFor[Text]() && kind(raw) != "object":
+		d.value(path, raw, v.Field(0))
 	case v.Kind() == reflect.Struct:
 		d.object(path, raw, v)
 	case v.Kind() == reflect.Slice:

@@ -46,7 +46,7 @@ func TestDecodeFillsDefaults(t *testing.T) {
 	want := Defaults()
 	want.Name, want.Data.Source, want.Model.Base = "n", "file:d.csv", "file:m"
 	want.Data.Labels = []string{"ham", "spam"}
-	want.Signature.InputExample = []string{"This is a test!", "And this is also a test."}
+	want.Signature.InputExample = Texts("This is a test!", "And this is also a test.")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -112,7 +112,7 @@ func TestDecodeReportsEverything(t *testing.T) {
 		`train.epochs: got string "3", want number`,
 		"train.warmup: unknown key, known are epochs, batch_size, eval_batch_size, gradient_accumulation_steps, learning_rate, schedule, warmup_steps, " +
 			"warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm, label_smoothing, logging_steps, precision, seed",
-		"examples[1].weight: unknown key, known are text, label",
+		"examples[1].weight: unknown key, known are text, text_pair, label",
 		`load_test.max_p99: got 250, want a duration such as "90s" or "1h30m"`,
 		`load_test.duration: got "ten", want a duration such as "90s" or "1h30m"`,
 		"zebra: unknown key, known are name, experiment, data, model, tokenizer, train, selection, examples, signature, tracking, load_test, checkpoint, limits, resume_from",
@@ -206,8 +206,8 @@ func TestTutorialRecipe(t *testing.T) {
 		Tokenizer: Tokenizer{MaxLength: 128, Padding: "max_length"},
 		Train: Train{Epochs: 3, BatchSize: 8, EvalBatchSize: 8, GradientAccumulationSteps: 1, LearningRate: 5e-5, Schedule: "linear",
 			AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1, LoggingSteps: 8, Precision: "auto", Seed: 42},
-		Signature: Signature{Inputs: []string{"This is a test!", "And this is also a test."},
-			InputExample: []string{"Pass in a string", "And have it mark as spam or not."}, ModelConfig: ModelConfig{BatchSize: 8}},
+		Signature: Signature{Inputs: Texts("This is a test!", "And this is also a test."),
+			InputExample: Texts("Pass in a string", "And have it mark as spam or not."), ModelConfig: ModelConfig{BatchSize: 8}},
 		Tracking:   Tracking{ModelName: "fine_tuned", RegisteredModel: "sms-spam", Alias: "champion", PromoteIf: "passed", MaxP: 1},
 		LoadTest:   LoadTest{RatePerSecond: 50, Duration: Duration(10 * time.Second), MaxP99: Duration(250 * time.Millisecond)},
 		Checkpoint: Checkpoint{Keep: 1},

@@ -28,7 +28,7 @@ func Defaults() Recipe {
 			LoggingSteps: 8, Precision: "auto", Seed: 42,
 		},
 		Signature: Signature{
-			Inputs:      []string{"This is a test!", "And this is also a test."},
+			Inputs:      Texts("This is a test!", "And this is also a test."),
 			ModelConfig: ModelConfig{BatchSize: 8},
 		},
 		Tracking:   Tracking{ModelName: "fine_tuned", PromoteIf: "passed", MaxP: 1},
@@ -45,6 +45,10 @@ func (r *Recipe) freeze() {
 	}
 	if s := &r.Selection; s.Mode == "" && s.Metric != "" {
 		s.Mode = map[bool]string{true: "min", false: "max"}[s.Metric == "eval_loss"]
+	}
+	if inputs := Defaults().Signature.Inputs; r.Data.TextPair != "" && slices.Equal(r.Signature.Inputs, inputs) {
+		first, second := inputs[0].Text, inputs[1].Text
+		r.Signature.Inputs = []Text{{first, second}, {second, first}}
 	}
 	if r.Signature.InputExample == nil && len(r.Signature.Inputs) > 0 {
 		r.Signature.InputExample = slices.Clone(r.Signature.Inputs)

@@ -32,6 +32,7 @@ type Data struct {
 	Source       string   `json:"source"`              // hf://owner/name[@revision][?config=…&split=…], s3://bucket/key, s3://bucket/prefix/ (all files below it in the order of their names, but for names that begin with . or _), s3://bucket/prefix/*.csv (* within a name, ** for any folders), file:///absolute/path or file:path (a file, a folder or a pattern below a data root of the worker); required
 	Format       string   `json:"format"`              // auto (by the file's name, then its content), tsv (label<TAB>text), csv, jsonl, parquet, arrow (file or stream), or folder (each file is a text, the folder it is in its label); gzip and zstd are told by content
 	Text         string   `json:"text"`                // column of the text
+	TextPair     string   `json:"text_pair,omitempty"` // column of a second text, for rows that are pairs of texts: the model sees both as one input, and of the longer one the end is cut first; left out: rows are of one text
 	Label        string   `json:"label"`               // column of the label
 	Labels       []string `json:"labels"`              // class names in index order, at least two; an integer label is an index into them; those that a data set on a hub states must be equal; left out, they are those, or else the labels found, sorted, which takes another pass over the data
 	TestFraction float64  `json:"test_fraction"`       // share of rows held out, more than 0 and less than 1
@@ -111,14 +112,15 @@ type Selection struct {
 
 // Example is a text and the label that the fine-tuned model must give it.
 type Example struct {
-	Text  string `json:"text"`  // not empty; required
-	Label string `json:"label"` // one of data.labels; required
+	Text     string `json:"text"`                // not empty; required
+	TextPair string `json:"text_pair,omitempty"` // the second text, where data.text_pair is set
+	Label    string `json:"label"`               // one of data.labels; required
 }
 
 // Signature is what MLflow's infer_signature and input_example are given.
 type Signature struct {
-	Inputs       []string    `json:"inputs"`        // texts to run for the outputs
-	InputExample []string    `json:"input_example"` // stored with the model; inputs, if left out
+	Inputs       []Text      `json:"inputs"`        // texts to run for the outputs; where data.text_pair is set, objects with text and text_pair
+	InputExample []Text      `json:"input_example"` // stored with the model, likewise; inputs, if left out
 	ModelConfig  ModelConfig `json:"model_config"`
 }
 

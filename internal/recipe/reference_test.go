@@ -86,7 +86,7 @@ func section(t *testing.T, b *bytes.Buffer, docs map[string]*ast.GenDecl, path s
 	}
 	for i := range v.NumField() {
 		field, value := v.Type().Field(i), v.Field(i)
-		if value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct {
+		if value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct && value.Type().Elem() != reflect.TypeFor[Text]() {
 			section(t, b, docs, join(path, key(field))+"[]", reflect.Zero(value.Type().Elem()))
 		} else if value.Kind() == reflect.Struct {
 			section(t, b, docs, join(path, key(field)), value)
@@ -98,6 +98,8 @@ func typeName(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[Duration]():
 		return "duration"
+	case t == reflect.TypeFor[Text]():
+		return "text"
 	case t.Kind() == reflect.Slice:
 		return "array of " + typeName(t.Elem())
 	case t.Kind() == reflect.Struct:

@@ -51,6 +51,10 @@ func (d Data) rules(p *Problems) {
 	p.oneOf("data.format", d.Format, "auto", "tsv", "csv", "jsonl", "parquet", "arrow", "folder")
 	p.check(d.Text != "", "data.text", d.Text, "a column")
 	p.check(d.Label != "" && d.Label != d.Text, "data.label", d.Label, "a column other than data.text")
+	if d.TextPair != "" {
+		p.check(d.TextPair != d.Text && d.TextPair != d.Label, "data.text_pair", d.TextPair, "a column other than data.text and data.label")
+		p.check(d.Format != "tsv" && d.Format != "folder", "data.text_pair", d.Format, "a format with columns, for text_pair")
+	}
 	p.check(len(d.Labels) == 0 || len(d.Labels) >= 2 && len(d.Labels) <= 1000, "data.labels", d.Labels, "none, or 2 to 1,000 class names")
 	for i, label := range d.Labels {
 		path := fmt.Sprintf("data.labels[%d]", i)
@@ -173,6 +177,13 @@ func (r Recipe) crossRules(p *Problems) {
 	for i, e := range r.Examples {
 		p.check(e.Text != "", fmt.Sprintf("examples[%d].text", i), e.Text, "a text")
 		p.check(e.Label != "" && (len(r.Data.Labels) == 0 || slices.Contains(r.Data.Labels, e.Label)), fmt.Sprintf("examples[%d].label", i), e.Label, "one of data.labels")
+		p.paired(fmt.Sprintf("examples[%d].text_pair", i), e.TextPair, r.Data.TextPair != "")
+	}
+	for i, text := range r.Signature.Inputs {
+		p.paired(fmt.Sprintf("signature.inputs[%d].text_pair", i), text.Pair, r.Data.TextPair != "")
+	}
+	for i, text := range r.Signature.InputExample {
+		p.paired(fmt.Sprintf("signature.input_example[%d].text_pair", i), text.Pair, r.Data.TextPair != "")
 	}
 	if r.Selection.Metric != "" && r.Data.Validation == 0 {
 		p.add("data.validation_fraction", "0", "more than 0, since selection.metric must not be measured on the test rows")
@@ -202,10 +213,19 @@ func (p *Problems) oneOf(path, got string, want ...string) {
 	p.check(slices.Contains(want, got), path, got, strings.Join(want[:len(want)-1], ", ")+" or "+want[len(want)-1])
 }
 
-func (p *Problems) texts(path string, got []string) {
+func (p *Problems) texts(path string, got []Text) {
 	p.check(len(got) >= 1 && len(got) <= 100, path, got, "1 to 100 texts")
 	for i, text := range got {
-		p.check(text != "", fmt.Sprintf("%s[%d]", path, i), text, "a text")
+		p.check(text.Text != "", fmt.Sprintf("%s[%d]", path, i), text.Text, "a text")
+	}
+}
+
+// paired checks that a text is a pair where the rows are, and only there.
+func (p *Problems) paired(path string, got string, pairs bool) {
+	if pairs {
+		p.check(got != "", path, got, "a second text, since data.text_pair is set")
+	} else {
+		p.check(got == "", path, got, "no second text, since data.text_pair is not set")
 	}
 }
 

@@ -18,6 +18,7 @@ func TestDataRules(t *testing.T) {
 	checkRules(t, []values{
 		{"data.format", []string{`"auto"`, `"tsv"`, `"csv"`, `"jsonl"`, `"parquet"`, `"arrow"`, `"folder"`}, []string{`""`, `"CSV"`, `"xml"`}},
 		{"data.text", []string{`"sms"`}, []string{`""`}},
+		{"data.text_pair", []string{`""`}, []string{`7`}},
 		{"data.label", []string{`"class"`}, []string{`""`, `"text"`}},
 		{"data.labels", []string{`["a", "b", "c"]`}, []string{`["a"]`, `null`}},
 		{"data.test_fraction", []string{`0.5`, `1e-3`}, []string{`0`, `1`, `-0.1`, `2`}},
@@ -118,6 +119,13 @@ func TestCrossRules(t *testing.T) {
 		"patience for nothing": {"selection", `{"patience": 2}`, `selection.metric: got "", want a metric, since selection.patience is set`},
 		"better than nobody":   {"tracking", `{"registered_model": "m", "promote_if": "better"}`, `tracking.alias: got "", want a name, since tracking.promote_if is better than its holder`},
 		"reserved alias":       {"tracking", `{"registered_model": "m", "alias": "v1"}`, `tracking.alias: got "v1", want letters, digits, '_' and '-', but not latest or v1`},
+		"pair is the text":     {"data.text_pair", `"text"`, `data.text_pair: got "text", want a column other than data.text and data.label`},
+		"pair is the label":    {"data.text_pair", `"label"`, `data.text_pair: got "label", want a column other than data.text and data.label`},
+		"pair without columns": {"data", `{"source": "file:d", "format": "folder", "text_pair": "b"}`, `data.text_pair: got "folder", want a format with columns, for text_pair`},
+		"pair of single texts": {"signature.inputs", `["a", {"text": "a", "text_pair": "b"}]`, `signature.inputs[1].text_pair: got "b", want no second text, since data.text_pair is not set`},
+		"example is a pair":    {"examples", `[{"text": "a", "text_pair": "b", "label": "ham"}]`, `examples[0].text_pair: got "b", want no second text`},
+		"key of a text":        {"signature.inputs", `[{"text": "a", "pair": "b"}]`, `signature.inputs[0].pair: unknown key`},
+		"type of a text":       {"signature.inputs", `[7]`, `signature.inputs[0]: got number 7, want string`},
 		"no request": {"load_test", `{"rate_per_second": 0.1, "duration": "5s"}`,
 			`load_test.duration: got "5s", want long enough for a request at load_test.rate_per_second`},
 	} {
