@@ -94,7 +94,7 @@ func TestLogitsKeepTheOrderOfTheirInputs(t *testing.T) {
 		t.Errorf("progress was %v of %d", done, len(inputs))
 	}
 	for i, in := range inputs {
-		alone, err := e.Logits(t.Context(), [][]int32{in}, nil)
+		alone, err := e.Logits(t.Context(), []train.Sequence{in}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,9 +113,9 @@ func TestLogitsKeepTheOrderOfTheirInputs(t *testing.T) {
 // not fit alone is the device's error.
 func TestEvaluationBatchIsHalved(t *testing.T) {
 	const rows, length = 40, 16
-	inputs := make([][]int32, rows)
+	inputs := make([]train.Sequence, rows)
 	for i := range inputs {
-		inputs[i] = make([]int32, length)
+		inputs[i].IDs = make([]int32, length)
 	}
 	for _, tt := range []struct{ fit, tries int }{{1024, 1}, {rows, 1}, {10, 6}, {7, 11}, {1, 45}, {0, 6}} { // rows that fit; calls
 		seen, tries := map[int]int{}, 0

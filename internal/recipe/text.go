@@ -1,6 +1,9 @@
 package recipe
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // Text is what a model classifies: one text, in JSON a string, or a pair of texts, in JSON an object as the pipelines of
 // transformers take it.
@@ -18,13 +21,18 @@ func Texts(texts ...string) []Text {
 	return out
 }
 
-// MarshalJSON writes a string or, of a pair, an object.
+// MarshalJSON writes a string or, of a pair, an object. Whether < and & are escaped is left to who encodes it.
 func (t Text) MarshalJSON() ([]byte, error) {
-	if t.Pair == "" {
-		return json.Marshal(t.Text)
-	}
 	type object Text
-	return json.Marshal(object(t))
+	var v any = object(t)
+	if t.Pair == "" {
+		v = t.Text
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
 }
 
 // UnmarshalJSON reads both.

@@ -241,7 +241,8 @@ void Classifier::backward(const Tape& t, const Batch& b, const TableGrad& table_
   table_grad(dsum, b.positions, position_);
   if (b.types.defined()) {  // the few types have many tokens each: a product, where table_grad would add them one by one
     Tensor is = b.types.unsqueeze(1).eq(at::arange(type_.g.size(0), b.types.options())).to(dsum.scalar_type());
-    at::mm_out(type_.g, is.t(), dsum);
+    Tensor table = type_.g;
+    at::mm_out(table, is.t(), dsum);
   } else if (type_.w.defined()) {
     Tensor row = type_.g.select(0, 0);
     at::sum_out(row, dsum, {0}, false, row.scalar_type());
