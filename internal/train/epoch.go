@@ -131,7 +131,7 @@ func (r *epochRun) step(ctx context.Context) error {
 	if err := r.eng.Step(ctx, r.issued, r.plan.Schedule.At(r.issued), batch); err != nil {
 		return fmt.Errorf("step %d: %w", r.issued, err)
 	}
-	r.flos = append(r.flos, r.plan.operations(batch.InputIDs))
+	r.flos = append(r.flos, r.plan.operations(batch.Inputs))
 	r.issued++
 	logging := r.issued%r.plan.LoggingSteps == 0
 	last := r.issued == r.first+r.plan.StepsPerEpoch()

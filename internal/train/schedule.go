@@ -71,7 +71,7 @@ func (p Plan) rowsAt(stepInEpoch int64) (from, to int) {
 
 // operations are those of a step forward and backward as Trainer's floating_point_ops counts them: 6 a weight and token,
 // padding included.
-func (p Plan) operations(rows [][]int32) float64 {
+func (p Plan) operations(rows []Sequence) float64 {
 	if p.Parameters == 0 {
 		return 0
 	}
@@ -79,8 +79,8 @@ func (p Plan) operations(rows [][]int32) float64 {
 	for batch := range slices.Chunk(rows, cmp.Or(p.DeviceBatch, p.BatchSize)) {
 		width := p.Width
 		if width == 0 {
-			for _, ids := range batch {
-				width = max(width, len(ids))
+			for _, seq := range batch {
+				width = max(width, len(seq.IDs))
 			}
 		}
 		tokens += width * len(batch)

@@ -109,7 +109,7 @@ func TestScheduleMatchesTransformers(t *testing.T) {
 
 // TestOperationsAreTrainers: padding counts, to a fixed width or to the longest row of what one device gets at once.
 func TestOperationsAreTrainers(t *testing.T) {
-	rows := [][]int32{make([]int32, 3), make([]int32, 5), make([]int32, 2), make([]int32, 7), make([]int32, 1)}
+	rows := []Sequence{{IDs: make([]int32, 3)}, {IDs: make([]int32, 5)}, {IDs: make([]int32, 2)}, {IDs: make([]int32, 7)}, {IDs: make([]int32, 1)}}
 	for want, p := range map[float64]Plan{
 		6 * 10 * (5 * 16):        {Parameters: 10, BatchSize: 8, Width: 16},
 		6 * 10 * (5 * 7):         {Parameters: 10, BatchSize: 8},
