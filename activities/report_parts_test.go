@@ -93,7 +93,7 @@ func TestModelCard(t *testing.T) {
 func TestLogModelIntoAStoreThatRefuses(t *testing.T) {
 	r := newReporting(t, some())
 	in := LogModelInput{Run: r.run, Recipe: r.in.Recipe, Checkpoint: r.in.Checkpoint, Created: 1, Split: r.in.Split, Predictions: r.in.Predictions,
-		Signature: InferSignatureResult{Signature: mlflow.TextClassification(8)}}
+		Signature: InferSignatureResult{Signature: mlflow.TextClassification(false, 8)}}
 	in.Model = r.putBase(t, map[string]string{"config.json": `{"model_type": "distilbert"}`, "tokenizer.json": `{}`})
 	r.mlflow.Inject("PUT api/2.0/mlflow-artifacts/artifacts", mlflowtest.Fault{Status: 403, Body: `{"error_code": "PERMISSION_DENIED", "message": "read-only bucket"}`})
 	env := r.env(t)
