@@ -138,7 +138,7 @@ func TestPythonLoadsFromS3(t *testing.T) {
 	c := direct(t, uri, g)
 	hub := t.TempDir()
 	runPython(t, python, uri, "model", hub, "distilbert")
-	m, dir := logModel(t, c, filepath.Join(hub, "distilbert"))
+	m, dir := logModel(t, c, filepath.Join(hub, "distilbert"), texts)
 	if !strings.HasPrefix(m.ArtifactURI, "s3://bucket/root/") || stored(t, g, "root") == 0 {
 		t.Fatalf("the model is at %s", m.ArtifactURI)
 	}
