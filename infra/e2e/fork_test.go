@@ -26,7 +26,7 @@ func (w *world) forkable(t *testing.T, changes map[string]any) map[string]any {
 	r := w.recipe(t, "quickstart.json", map[string]any{
 		"data": map[string]any{"source": "file:fork.jsonl"}, "examples": []any{}, "tokenizer": map[string]any{"max_length": 16},
 		"train":    map[string]any{"epochs": 2, "batch_size": 4, "logging_steps": 4, "schedule": "constant"},
-		"tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s", "max_p99": "60s"},
+		"tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s"},
 	})
 	merge(r, changes)
 	return r

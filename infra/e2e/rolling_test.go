@@ -25,7 +25,7 @@ func TestRollingDeploy(t *testing.T) {
 	w := shared
 	recipe := w.recipe(t, "quickstart.json", map[string]any{
 		"data": map[string]any{"source": w.small(t, "rolling.jsonl", 60)}, "examples": []any{}, "tokenizer": map[string]any{"max_length": 16},
-		"tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s", "max_p99": "60s"},
+		"tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s"},
 	})
 	t.Cleanup(func() { w.deploy(t, "") }) // the other tests' runs belong to the workers without a build
 	runs, pids := map[string]client.WorkflowRun{}, map[string]string{}
