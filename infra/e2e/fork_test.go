@@ -155,7 +155,7 @@ func (w *world) refusedFork(t *testing.T, name string, changes map[string]any, s
 func (w *world) store(t *testing.T) artifact.Store {
 	t.Helper()
 	config := aws.Config{Region: "us-east-1", BaseEndpoint: aws.String(w.S3URL()), Credentials: credentials.NewStaticCredentialsProvider(w.AccessKey, w.SecretKey, "")}
-	s, err := artifact.Open(t.Context(), "s3://duratune/runs", artifact.Config{AWS: &config, PathStyle: true})
+	s, err := artifact.Open(t.Context(), "s3://duratune/runs", artifact.Config{AWS: &config, Addressing: "path"})
 	if err != nil {
 		t.Fatal(err)
 	}
