@@ -232,17 +232,17 @@ func (r *reader) row(rec *record, share Share) (_ Row, err error) {
 
 // pair checks the second text of a row.
 func (r *reader) pair(v value) (string, error) {
-	switch v.kind {
-	case text:
-		pair, kind, reason := r.Options.text([]byte(v.str))
-		if reason != "" {
-			return "", &RowError{Column: r.Pair, Reason: reason, Kind: kind}
-		}
-		return string(pair), nil
-	case missing:
+	if v.kind == missing {
 		return "", &RowError{Column: r.Pair, Reason: "the row has no text", Kind: KindNoText}
 	}
-	return "", &RowError{Column: r.Pair, Reason: "the text is not a string", Kind: KindMalformed}
+	if v.kind != text {
+		return "", &RowError{Column: r.Pair, Reason: "the text is not a string", Kind: KindMalformed}
+	}
+	pair, kind, reason := r.Options.text([]byte(v.str))
+	if reason != "" {
+		return "", &RowError{Column: r.Pair, Reason: reason, Kind: kind}
+	}
+	return string(pair), nil
 }
 
 // share is the side that a value of the split column names.
