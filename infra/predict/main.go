@@ -21,7 +21,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 
 	"github.com/duratune/duratune/internal/classifier"
 	"github.com/duratune/duratune/internal/mlflow"
@@ -99,7 +98,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, open tr
 	return whole(a.out, func(out io.Writer) error { return predictLines(ctx, c, a.file, in, out) })
 }
 
-// load downloads the model and opens it. The files are not needed afterwards.
+// load downloads the model and opens it. The files are not needed afterwards. Texts are cut where the tokenizer says, as they
+// are in Python, not where training cut them.
 func load(ctx context.Context, tracking *mlflow.Client, a arguments, open train.OpenFunc) (*classifier.Classifier, error) {
 	ref, err := tracking.ResolveModelURI(ctx, a.model)
 	if err != nil {
@@ -114,13 +114,6 @@ func load(ctx context.Context, tracking *mlflow.Client, a arguments, open train.
 		return nil, err
 	}
 	spec := train.Spec{Precision: a.precision, BatchSize: batchRows, EvalBatch: batchRows, MicroStep: batchRows}
-	if ref.ModelID != "" {
-		logged, err := tracking.GetModel(ctx, ref.ModelID)
-		if err != nil {
-			return nil, err
-		}
-		spec.MaxLength, _ = strconv.Atoi(logged.Params["max_length"]) // as it was trained; 0: the tokenizer's own
-	}
 	return classifier.Open(ctx, dir, open, spec)
 }
 
