@@ -25,12 +25,19 @@ type labelled [2]any
 // checkPython has Python open the model of a run by every URI and every loader, and compares labels and scores of messages
 // with those that `task predict` gives.
 func checkPython(t *testing.T, w *world, res workflows.Result, sms string) {
+	t.Helper()
+	texts := filepath.Join(t.TempDir(), "texts.jsonl")
+	writeTexts(t, sms, texts)
+	comparePython(t, w, res, texts)
+}
+
+// comparePython does so with the texts of a file.
+func comparePython(t *testing.T, w *world, res workflows.Result, texts string) {
+	t.Helper()
 	python := os.Getenv("DURATUNE_PEERS")
 	if python == "" {
 		t.Skip("peers: DURATUNE_PEERS not set")
 	}
-	texts := filepath.Join(t.TempDir(), "texts.jsonl")
-	writeTexts(t, sms, texts)
 	model, err := w.tracking.GetModel(t.Context(), res.ModelID)
 	if err != nil {
 		t.Fatal(err)

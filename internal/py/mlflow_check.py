@@ -2,7 +2,7 @@
 
 Usage: mlflow_check.py TRACKING_URI TEXTS.jsonl MODEL_URI...
 
-A line of TEXTS.jsonl is a JSON string, or an object with a key "text". MODEL_URI is models:/…, runs:/… or a folder.
+A line of TEXTS.jsonl is a JSON string, or an object with a key "text" and, where texts are pairs, a key "text_pair". MODEL_URI is models:/…, runs:/… or a folder.
 Output: {"versions": {…}, "models": {MODEL_URI: {
     "transformers": [[label, score], …],    # mlflow.transformers.load_model, a text-classification pipeline
     "pyfunc": [[label, score], …],          # mlflow.pyfunc.load_model(...).predict
@@ -32,20 +32,22 @@ def pairs(answers) -> list[list]:
     return [[row["label"], float(row["score"])] for row in rows]
 
 
-def by_auto_classes(folder: pathlib.Path, texts: list[str]) -> list[list]:
+def by_auto_classes(folder: pathlib.Path, texts: list) -> list[list]:
     """What a colleague does who knows nothing of MLflow: from_pretrained on the files."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "components" / "tokenizer")
     out = []
     with torch.inference_mode():
         for i in range(0, len(texts), BATCH):
-            batch = tokenizer(texts[i : i + BATCH], padding=True, truncation=True, return_tensors="pt")
+            some = texts[i : i + BATCH]
+            inputs = [[t[k] for t in some] for k in ("text", "text_pair")] if isinstance(some[0], dict) else [some]
+            batch = tokenizer(*inputs, padding=True, truncation=True, return_tensors="pt")
             scores, classes = torch.softmax(model(**batch).logits, dim=-1).max(dim=-1)
             out += [[model.config.id2label[c], s] for c, s in zip(classes.tolist(), scores.tolist())]
     return out
 
 
-def check(uri: str, texts: list[str]) -> dict:
+def check(uri: str, texts: list) -> dict:
     folder = pathlib.Path(mlflow.artifacts.download_artifacts(uri))
     pipeline = mlflow.transformers.load_model(uri)
     pyfunc = mlflow.pyfunc.load_model(uri)
@@ -67,7 +69,7 @@ def main() -> None:
     mlflow.set_tracking_uri(tracking)
     torch.set_num_threads(2)
     lines = [json.loads(line) for line in pathlib.Path(texts_file).read_text().splitlines()]
-    texts = [line if isinstance(line, str) else line["text"] for line in lines]
+    texts = [line if isinstance(line, str) or "text_pair" in line else line["text"] for line in lines]
     versions = {m.__name__: m.__version__ for m in (mlflow, torch, transformers)}
     json.dump({"versions": versions, "models": {uri: check(uri, texts) for uri in uris}}, sys.stdout)
 
