@@ -36,13 +36,20 @@ type prediction struct {
 	Mismatches   []string `json:"mismatches"`
 }
 
-// TestPythonLoads logs a model of each architecture to a real server, and has Python open it by every URI and loader:
-// the labels and scores must be those of the folder that save_pretrained wrote.
-func TestPythonLoads(t *testing.T) {
+// peers is the interpreter with the pinned peers; without one the test is skipped.
+func peers(t *testing.T) string {
+	t.Helper()
 	python := os.Getenv("DURATUNE_PEERS")
 	if python == "" {
 		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
 	}
+	return python
+}
+
+// TestPythonLoads logs a model of each architecture to a real server, and has Python open it by every URI and loader:
+// the labels and scores must be those of the folder that save_pretrained wrote.
+func TestPythonLoads(t *testing.T) {
+	python := peers(t)
 	uri := startServer(t, nil)
 	c := connect(t, uri)
 	hub := t.TempDir()
@@ -81,10 +88,7 @@ func TestPythonLoads(t *testing.T) {
 
 // TestPythonClassifiesPairs does the same with models of pairs: Python takes them as dicts with text and text_pair, pyfunc too.
 func TestPythonClassifiesPairs(t *testing.T) {
-	python := os.Getenv("DURATUNE_PEERS")
-	if python == "" {
-		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
-	}
+	python := peers(t)
 	uri := startServer(t, nil)
 	c := connect(t, uri)
 	hub := t.TempDir()
@@ -125,10 +129,7 @@ func predictions(t *testing.T, python, trackingURI string, texts []recipe.Text, 
 // TestPythonLoadsFromS3: a model that was logged past a server that stores no artifacts is what Python finds there by its
 // own credentials.
 func TestPythonLoadsFromS3(t *testing.T) {
-	python := os.Getenv("DURATUNE_PEERS")
-	if python == "" {
-		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
-	}
+	python := peers(t)
 	g := artifacttest.StartGateway(t)
 	var env []string
 	for k, v := range gatewayEnv(g) {
@@ -142,27 +143,13 @@ func TestPythonLoadsFromS3(t *testing.T) {
 	if !strings.HasPrefix(m.ArtifactURI, "s3://bucket/root/") || stored(t, g, "root") == 0 {
 		t.Fatalf("the model is at %s", m.ArtifactURI)
 	}
-	encoded, err := json.Marshal(messages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]prediction{}
-	for s := bufio.NewScanner(bytes.NewReader(runPython(t, python, uri, "predict", string(encoded), "models:/"+m.ID, dir))); s.Scan(); {
-		var p prediction
-		if err := json.Unmarshal(s.Bytes(), &p); err != nil {
-			t.Fatalf("%v: %s", err, s.Bytes())
-		}
-		got[p.URI] = p
-	}
+	got := predictions(t, python, uri, recipe.Texts(messages...), []string{"models:/" + m.ID, dir})
 	checkPrediction(t, got["models:/"+m.ID], m, got[dir].Transformers)
 }
 
 // TestPythonReadsTable has load_table find and read a table of ours.
 func TestPythonReadsTable(t *testing.T) {
-	python := os.Getenv("DURATUNE_PEERS")
-	if python == "" {
-		t.Skip("DURATUNE_PEERS: not set, want the interpreter that internal/py/peers/setup.sh prints")
-	}
+	python := peers(t)
 	uri := startServer(t, nil)
 	c := connect(t, uri)
 	r := newRun(t, c)
