@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/duratune/duratune/activities"
 	"github.com/duratune/duratune/infra/stack"
 )
 
@@ -92,17 +94,41 @@ func (w *world) startBuild(t *testing.T, build string) (pids string) {
 	return pids
 }
 
-// deploy makes a build the one that new runs start on, as soon as its workers poll; "" is the workers without a build.
+// deploy makes a build the one that new runs start on, once its workers poll all queues: an activity of a queue that the
+// build does not poll goes to whoever polls it. "" is the workers without a build.
 func (w *world) deploy(t *testing.T, build string) {
 	t.Helper()
+	ctx, handle := context.WithoutCancel(t.Context()), w.Client().WorkerDeploymentClient().GetHandle("duratune")
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var err error
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-tick.C {
-		handle := w.Client().WorkerDeploymentClient().GetHandle("duratune")
-		if _, err = handle.SetCurrentVersion(context.WithoutCancel(t.Context()), client.WorkerDeploymentSetCurrentVersionOptions{BuildID: build, IgnoreMissingTaskQueues: build == ""}); err == nil {
+		if err = polled(ctx, handle, build); err != nil {
+			continue
+		}
+		if _, err = handle.SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: build, IgnoreMissingTaskQueues: build == ""}); err == nil {
 			return
 		}
 	}
 	t.Fatalf("deploy build %q: %v", build, err)
+}
+
+// polled is nil when the server knows workers of the build on each queue.
+func polled(ctx context.Context, handle client.WorkerDeploymentHandle, build string) error {
+	if build == "" {
+		return nil
+	}
+	d, err := handle.DescribeVersion(ctx, client.WorkerDeploymentDescribeVersionOptions{BuildID: build})
+	if err != nil {
+		return err
+	}
+	for _, want := range []client.WorkerDeploymentTaskQueueInfo{
+		{Name: activities.Queue, Type: client.TaskQueueTypeWorkflow}, {Name: activities.Queue, Type: client.TaskQueueTypeActivity},
+		{Name: activities.GPUQueue, Type: client.TaskQueueTypeActivity},
+	} {
+		if !slices.Contains(d.Info.TaskQueuesInfos, want) {
+			return fmt.Errorf("no worker of it polls %s yet, only %v", want.Name, d.Info.TaskQueuesInfos)
+		}
+	}
+	return nil
 }
