@@ -2,54 +2,54 @@
 // package, the output of what failed, the names of what was skipped. It adds the counts to the file that DURATUNE_TOTALS
 // names, from which CI makes its last line.
 //
-//	gotest NAME [go test's flags and packages]
+//	gotest [-again] NAME [go test's flags and packages]
 //	gotest -sum FILE
 //
 // Where CI=true, a test that was skipped because ../shared is absent counts as failed: such tests say "shared: …".
+//
+// With -again, up to three tests that failed are run once more: on real servers a failure may be the machine's. One that
+// passes then is counted so, and named as flaky beside the output of its failure.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: gotest NAME [go test's arguments] | gotest -sum FILE")
+	again := flag.Bool("again", false, "run up to three tests that failed once more")
+	total := flag.Bool("sum", false, "print the line that CI ends with")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: gotest [-again] NAME [go test's arguments] | gotest -sum FILE")
+	}
+	flag.Parse()
+	switch args := flag.Args(); {
+	case *total:
+		os.Exit(sum(args, os.Stdout))
+	case len(args) == 0:
+		flag.Usage()
 		os.Exit(2)
+	default:
+		os.Exit(run(args[0], args[1:], *again))
 	}
-	if os.Args[1] == "-sum" {
-		os.Exit(sum(os.Args[2:], os.Stdout))
-	}
-	os.Exit(run(os.Args[1], os.Args[2:]))
 }
 
 // run runs the tests and returns the exit status.
-func run(name string, args []string) int {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "gotest:", err)
-		return 1
-	}
+func run(name string, args []string, again bool) int {
 	r := newReport(os.Stdout, os.Getenv("CI") == "true")
-	readErr := r.read(out)
-	err = errors.Join(readErr, cmd.Wait())
-	r.finish(name)
-	if err != nil && r.Failed == 0 { // the build failed, or go test itself
-		r.Failed++
-		fmt.Fprintf(os.Stderr, "gotest: %s: %v\n", name, err)
+	r.goTest(args)
+	if again {
+		r.repeat(args)
 	}
+	r.finish(name)
 	if err := r.save(os.Getenv("DURATUNE_TOTALS")); err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 		return 1
@@ -76,9 +76,15 @@ type report struct {
 	strict bool // skips for want of ../shared are failures
 
 	output  map[string]*strings.Builder // by package and test
+	tests   map[test]*Totals            // of each test with its subtests
 	skips   []string
 	refused []string
+	flaky   []test
+	broken  bool // a package ended before its tests did
 }
+
+// test is one that is no subtest.
+type test struct{ pkg, name string }
 
 // Totals are the counts of tests, subtests included.
 type Totals struct {
@@ -87,8 +93,62 @@ type Totals struct {
 	Skipped int `json:"skipped"`
 }
 
+// add adds o, or with sign -1 takes it away.
+func (t *Totals) add(o Totals, sign int) {
+	t.Passed, t.Failed, t.Skipped = t.Passed+sign*o.Passed, t.Failed+sign*o.Failed, t.Skipped+sign*o.Skipped
+}
+
 func newReport(out io.Writer, strict bool) *report {
-	return &report{out: out, strict: strict, output: map[string]*strings.Builder{}}
+	return &report{out: out, strict: strict, output: map[string]*strings.Builder{}, tests: map[test]*Totals{}}
+}
+
+// goTest runs the tests and takes what they report.
+func (r *report) goTest(args []string) {
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = errors.Join(r.read(out), cmd.Wait())
+	}
+	if err != nil && r.Failed == 0 { // the build failed, or go test itself
+		r.Failed++
+		r.broken = true
+		fmt.Fprintln(os.Stderr, "gotest:", err)
+	}
+}
+
+// repeatLimit is how many failures may be the machine's. More are the code's.
+const repeatLimit = 3
+
+// repeat runs the tests that failed once more. Where a package ended before its tests did, nothing is run again.
+func (r *report) repeat(args []string) {
+	failed := map[string][]string{} // by package
+	n := 0
+	for t, totals := range r.tests {
+		if totals.Failed > 0 {
+			failed[t.pkg] = append(failed[t.pkg], t.name)
+			n++
+		}
+	}
+	if n > repeatLimit || r.broken {
+		return
+	}
+	flags := slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, "./") })
+	for pkg, names := range failed {
+		second := newReport(r.out, r.strict)
+		second.goTest(slices.Concat(flags, []string{"-run", "^(" + strings.Join(names, "|") + ")$", pkg}))
+		for _, name := range names {
+			t := test{pkg, name}
+			if now := second.tests[t]; now != nil && now.Failed == 0 && now.Passed > 0 && !second.broken {
+				r.add(*r.tests[t], -1)
+				r.add(*now, 1)
+				r.flaky = append(r.flaky, t)
+			}
+		}
+	}
 }
 
 // read takes events until the end. Lines that are no event (of a build that fails) are passed on.
@@ -114,6 +174,7 @@ func (r *report) take(e event) {
 			r.output[key] = &strings.Builder{}
 		}
 		r.output[key].WriteString(e.Output)
+		r.broken = r.broken || strings.HasPrefix(e.Output, "panic: ")
 		return
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
@@ -135,21 +196,27 @@ func (r *report) endTest(e event, key string) {
 	if b := r.output[key]; b != nil {
 		text = b.String()
 	}
-	switch e.Action {
-	case "pass":
-		r.Passed++
-	case "fail":
-		r.Failed++
+	var one Totals
+	switch {
+	case e.Action == "pass":
+		one.Passed = 1
+	case e.Action == "fail":
+		one.Failed = 1
 		fmt.Fprintf(r.out, "FAIL %s %s (%.1f s)\n%s", e.Package, e.Test, e.Elapsed, text)
-	case "skip":
-		if r.strict && strings.Contains(text, "shared:") {
-			r.Failed++
-			r.refused = append(r.refused, key)
-			return
-		}
-		r.Skipped++
+	case r.strict && strings.Contains(text, "shared:"):
+		one.Failed = 1
+		r.refused = append(r.refused, key)
+	default:
+		one.Skipped = 1
 		r.skips = append(r.skips, key+": "+reason(text))
 	}
+	name, _, _ := strings.Cut(e.Test, "/")
+	t := test{e.Package, name}
+	if r.tests[t] == nil {
+		r.tests[t] = &Totals{}
+	}
+	r.tests[t].add(one, 1)
+	r.add(one, 1)
 }
 
 // reason takes what a test said when it was skipped out of its output.
@@ -172,9 +239,13 @@ func (r *report) endPackage(e event, key string) {
 		if b := r.output[key]; b != nil {
 			fmt.Fprint(r.out, b.String())
 		}
-		if r.Failed == 0 {
-			r.Failed++
+		for t, totals := range r.tests {
+			if t.pkg == e.Package && totals.Failed > 0 {
+				return
+			}
 		}
+		r.Failed++
+		r.broken = true
 	}
 }
 
@@ -185,6 +256,9 @@ func (r *report) finish(name string) {
 	}
 	for _, s := range r.refused {
 		fmt.Fprintf(r.out, "FAIL %s was skipped because ../shared is absent\n", s)
+	}
+	for _, t := range r.flaky {
+		fmt.Fprintf(r.out, "FLAKY %s %s failed, and passed when it was run again\n", t.pkg, t.name)
 	}
 	fmt.Fprintf(r.out, "%s: %d passed, %d failed, %d skipped\n", name, r.Passed, r.Failed, r.Skipped)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +64,68 @@ func TestPanicOutsideOfTests(t *testing.T) {
 	err := r.read(strings.NewReader(`{"Action":"output","Package":"p","Output":"panic: oh\n"}` + "\n" + `{"Action":"fail","Package":"p"}`))
 	if err != nil || r.Failed != 1 || !strings.Contains(out.String(), "panic: oh") {
 		t.Errorf("got %+v, %v:\n%s", r.Totals, err, &out)
+	}
+}
+
+// TestRepeat: a test that fails and then passes is flaky; one that fails twice, and those of a package that panicked, fail.
+func TestRepeat(t *testing.T) {
+	dir := t.TempDir()
+	for name, body := range map[string]string{
+		"go.mod": "module m\n",
+		"a/a_test.go": `package a
+
+import (
+	"os"
+	"testing"
+)
+
+func TestOnce(t *testing.T) {
+	t.Run("sub", func(t *testing.T) {
+		if _, err := os.Stat("seen"); err != nil {
+			os.WriteFile("seen", nil, 0o600)
+			t.Fatal("the first time")
+		}
+	})
+}
+
+func TestGood(t *testing.T) {}
+`,
+		"b/b_test.go": "package b\nimport \"testing\"\nfunc TestBad(t *testing.T) { t.Fatal(\"always\") }\n",
+		"c/c_test.go": "package c\nimport \"testing\"\nfunc TestPanic(t *testing.T) { panic(\"oh\") }\nfunc TestNext(t *testing.T) {}\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	tests := []struct {
+		packages []string
+		want     Totals
+		flaky    []test
+	}{
+		{[]string{"./a", "./b"}, Totals{Passed: 3, Failed: 1}, []test{{"m/a", "TestOnce"}}},
+		{[]string{"./a", "./c"}, Totals{Passed: 1, Failed: 3}, nil},
+	}
+	for _, tt := range tests {
+		if err := os.RemoveAll(filepath.Join(dir, "a", "seen")); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		r := newReport(&out, true)
+		args := append([]string{"-count=1"}, tt.packages...)
+		r.goTest(args)
+		r.repeat(args)
+		r.finish("repeat")
+		if diff := cmp.Diff(tt.want, r.Totals); diff != "" || !slices.Equal(r.flaky, tt.flaky) {
+			t.Errorf("%v: flaky %v, want %v; totals (-want +got):\n%s\n%s", tt.packages, r.flaky, tt.flaky, diff, &out)
+		}
+		if named := strings.Contains(out.String(), "FLAKY m/a TestOnce"); named != (tt.flaky != nil) || !strings.Contains(out.String(), "the first time") {
+			t.Errorf("%v: the report hides what was flaky:\n%s", tt.packages, &out)
+		}
 	}
 }
 
