@@ -45,15 +45,34 @@ func openJournal(ctx context.Context, dir string, c client.Client, logger *slog.
 			logger.Warn("work of a dead worker is left to its heartbeat time-out", "journal", path, "error", err)
 		}
 	}
-	own, err := os.MkdirTemp(dir, "worker-")
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+	for {
+		own, err := os.MkdirTemp(dir, "worker-")
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		path := filepath.Join(own, lockName)
+		lock, err := tryLock(path)
+		if err == nil && holds(lock, path) {
+			return &journal{dir: own, lock: lock}, nil
+		}
+		if err == nil {
+			err = lock.Close()
+		}
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		// A process that starts, too, found the folder before it was locked and took it for a dead one's.
 	}
-	lock, err := tryLock(filepath.Join(own, lockName))
+}
+
+// holds reports whether the file is still the one at path.
+func holds(f *os.File, path string) bool {
+	opened, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+		return false
 	}
-	return &journal{dir: own, lock: lock}, nil
+	found, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, found)
 }
 
 // tryLock opens a file and takes its lock; unix.EWOULDBLOCK means that a living process holds it.

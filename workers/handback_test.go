@@ -4,8 +4,40 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
+
+// TestJournalsOpenedAtOnce: processes that start together leave each other's folders alone, which they find before their
+// owner has locked them.
+func TestJournalsOpenedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	for range 20 {
+		journals := make([]*journal, 16)
+		var all sync.WaitGroup
+		for i := range journals {
+			all.Go(func() {
+				j, err := openJournal(t.Context(), dir, nil, slog.New(slog.DiscardHandler))
+				if err != nil {
+					t.Error(err)
+				}
+				journals[i] = j
+			})
+		}
+		all.Wait()
+		for _, j := range journals {
+			if j == nil {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(j.dir, lockName)); err != nil {
+				t.Errorf("a living process's folder: %v", err)
+			}
+			if err := j.lock.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
 
 // TestJournalRemovesWhatTheDeadLeft: files of a process that is gone are removed, those of a living one stay.
 func TestJournalRemovesWhatTheDeadLeft(t *testing.T) {
