@@ -54,6 +54,9 @@ func (c *CPU) reconcile(ctx context.Context, run mlflow.Run) (closed bool, err e
 	if err != nil || !ended {
 		return false, err
 	}
+	if now, err := c.Tracking.GetRun(ctx, run.ID); err != nil || now.Status != mlflow.Running { // it closed its run before it ended
+		return false, err
+	}
 	in := CloseRunInput{Run: Run{Key: run.Tags[mlflow.KeyTag], MLflowRunID: run.ID}, Status: status, Error: "closed after its workflow had ended"}
 	err = c.closeRun(ctx, in)
 	return err == nil, err

@@ -24,6 +24,50 @@ func (o outcomes) Outcome(_ context.Context, id, _ string) (string, bool, error)
 	return o[id], o[id] != "", nil
 }
 
+// ending is a cluster whose workflows close their runs, and end, while they are asked for.
+type ending struct {
+	outcomes
+	end func(id string)
+}
+
+func (e ending) Outcome(_ context.Context, id, _ string) (string, bool, error) {
+	e.end(id)
+	return RunFailed, true, nil
+}
+
+// TestReconcileLeavesAClosedRunAlone: a run that its own workflow closed after the reconciliation had found it RUNNING keeps
+// what that said of it. A workflow whose model missed a limit, for one, fails, and its run is FINISHED.
+func TestReconcileLeavesAClosedRunAlone(t *testing.T) {
+	server := mlflowtest.New(t, mlflowtest.Options{})
+	cpu := &CPU{Store: artifact.NewMem(), Tracking: newTracking(t, server), Logger: slog.New(slog.DiscardHandler)}
+	experiment, err := cpu.Tracking.EnsureExperiment(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := cpu.Tracking.EnsureRun(t.Context(), mlflow.RunSpec{ExperimentID: experiment.ID, Name: "gated", Key: "key", StartTime: 1,
+		Tags: map[string]string{tagCluster: "here", tagNamespace: "default-test-namespace", tagWorkflowID: "gated", tagWorkflowRunID: "r"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cpu.Cluster = ending{end: func(string) {
+		if err := cpu.Tracking.SetTerminated(t.Context(), run.ID, mlflow.Finished, 2); err != nil {
+			t.Error(err)
+		}
+	}}
+	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+	env.RegisterActivity(cpu)
+	if _, err := env.ExecuteActivity(cpu.ReconcileRuns); err != nil {
+		t.Fatal(err)
+	}
+	got, err := cpu.Tracking.GetRun(t.Context(), run.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status != mlflow.Finished || got.Tags[tagError] != "" {
+		t.Errorf("run is %s with error %q, want it FINISHED, as its workflow left it", got.Status, got.Tags[tagError])
+	}
+}
+
 // TestReconcileGoesOnBehindABrokenRun: runs whose workflows have ended get the status that fits, also behind one that cannot
 // be closed; runs of living workflows and of other clusters are left alone.
 func TestReconcileGoesOnBehindABrokenRun(t *testing.T) {
