@@ -29,7 +29,7 @@ func build(t *testing.T) *program {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	p.env = append(os.Environ(), "XDG_STATE_HOME="+p.state, "DURATUNE_INSTANCE=test",
-		"DURATUNE_PORT_TEMPORAL=0", "DURATUNE_PORT_TEMPORAL_UI=0", "DURATUNE_PORT_S3=0", "DURATUNE_PORT_MLFLOW=0")
+		"DURATUNE_PORT_TEMPORAL=0", "DURATUNE_PORT_TEMPORAL_UI=0", "DURATUNE_PORT_S3=0", "DURATUNE_PORT_MLFLOW=0", "DURATUNE_PORT_CPU_METRICS=0", "DURATUNE_PORT_GPU_METRICS=0")
 	t.Cleanup(func() { _, _ = p.run("down") })
 	return p
 }
@@ -109,6 +109,15 @@ func TestUpAndDown(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	p.must(t, "up", "-servers-only") // ends the orphans first: they hold databases and ports
+	anew, err := stack.ReadStatus(p.dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, was := range before.Processes {
+		if now := anew.Processes[i]; now.State != stack.Ready || now.PID == was.PID {
+			t.Errorf("after up behind a killed supervisor, %s is %s with process %d, want ready with another than %d", now.Name, now.State, now.PID, was.PID)
+		}
+	}
 	p.must(t, "down")
 	p.must(t, "down")
 	if n := p.marked(t); n != 0 {

@@ -44,13 +44,19 @@ func Up(ctx context.Context, c Config) error {
 	}
 	defer unlock()
 	if running(c.State) {
-		if err := waitUp(ctx, c.State, nil); err != nil {
+		err := waitUp(ctx, c.State, nil)
+		if err == nil {
+			err = renewWorkers(ctx, c)
+		}
+		if !errors.Is(err, ErrDown) { // else it was just ending
 			return err
 		}
-		return renewWorkers(ctx, c)
 	}
 	if err := sweep(ctx, c.State); err != nil {
 		return err
+	}
+	if err := os.RemoveAll(in.statusFile()); err != nil { // what a killed supervisor wrote last is not the new one's word
+		return fmt.Errorf("stack: %w", err)
 	}
 	if err := in.Ports.settle(); err != nil { // here, because the error is for whoever called
 		return fmt.Errorf("stack: %w", err)
@@ -83,7 +89,8 @@ func Up(ctx context.Context, c Config) error {
 	return nil
 }
 
-// waitUp waits until the supervisor says that all is ready, or is gone.
+// waitUp waits until the supervisor says that all is ready, or is gone: gone is closed then, or, where that is nil, the error
+// is ErrDown.
 func waitUp(ctx context.Context, state string, gone <-chan struct{}) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -93,6 +100,9 @@ func waitUp(ctx context.Context, state string, gone <-chan struct{}) error {
 		st, err := ReadStatus(state)
 		if err == nil && st.Up {
 			return nil
+		}
+		if gone == nil && errors.Is(err, ErrDown) {
+			return err
 		}
 		select {
 		case <-tick.C:
