@@ -113,7 +113,8 @@ func TestRace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Inject("runs/create", mlflowtest.Fault{Delay: 200 * time.Millisecond})
+	release := make(chan struct{})
+	s.Inject("runs/create", mlflowtest.Fault{Until: release})
 	done := make(chan error, 1)
 	var ours mlflow.Run
 	go func() {
@@ -127,6 +128,7 @@ func TestRace(t *testing.T) {
 		Tags: map[string]string{mlflow.KeyTag: "k"}, Params: map[string]string{},
 	}
 	s.AddRun(theirs)
+	close(release)
 	if err := <-done; err != nil || ours.ID != "0" {
 		t.Errorf("got run %q, %v; want theirs", ours.ID, err)
 	}

@@ -6,6 +6,7 @@
 package mlflowtest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,6 +57,7 @@ type Fault struct {
 	Body       string        // with Status
 	RetryAfter string        // header, with Status
 	Delay      time.Duration // before anything else; the request's context ends it
+	Until      chan struct{} // the same, until it is closed
 	Drop       bool          // close the connection: before handling, or
 	Handle     bool          // with Drop, after it: the reply is lost, the work is done
 	Cut        bool          // the reply ends one byte early
@@ -143,20 +145,16 @@ func (s *Server) entry(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := Call{Method: r.Method, Path: strings.TrimPrefix(r.URL.Path, "/"), Header: r.Header.Clone()}
 		rec := &recorder{ResponseWriter: w}
-		defer func() {
+		record := sync.OnceFunc(func() {
 			call.Status = rec.status
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.calls = append(s.calls, call)
 			s.called.Broadcast()
-		}()
+		})
+		defer record()
 		f := s.take(call.Method + " " + call.Path)
-		if f.Delay > 0 {
-			select {
-			case <-time.After(f.Delay):
-			case <-r.Context().Done():
-			}
-		}
+		f.wait(r.Context())
 		switch {
 		case f.Status != 0:
 			if f.RetryAfter != "" {
@@ -164,10 +162,11 @@ func (s *Server) entry(next http.Handler) http.Handler {
 			}
 			rec.WriteHeader(f.Status)
 			_, _ = io.WriteString(rec, f.Body)
-		case f.Drop && !f.Handle:
-			drop(w)
 		case f.Drop:
-			next.ServeHTTP(httptest.NewRecorder(), r)
+			if f.Handle {
+				next.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			record() // before the client learns of it
 			drop(w)
 		case f.Cut:
 			whole := httptest.NewRecorder()
@@ -182,6 +181,22 @@ func (s *Server) entry(next http.Handler) http.Handler {
 			next.ServeHTTP(rec, r)
 		}
 	})
+}
+
+// wait holds a request back.
+func (f Fault) wait(ctx context.Context) {
+	var passed <-chan time.Time
+	if f.Delay > 0 {
+		passed = time.After(f.Delay)
+	}
+	if f.Delay <= 0 && f.Until == nil {
+		return
+	}
+	select {
+	case <-passed:
+	case <-f.Until:
+	case <-ctx.Done():
+	}
 }
 
 // drop closes the connection without a reply.
