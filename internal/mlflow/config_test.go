@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/duratune/duratune/internal/artifact/artifacttest"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/mlflow/mlflowtest"
 )
@@ -101,7 +102,7 @@ func TestConfigRefused(t *testing.T) {
 
 // TestSecrets prints a configuration and a failed call in every usual way.
 func TestSecrets(t *testing.T) {
-	env := map[string]string{"MLFLOW_TRACKING_URI": "http://user:hunter2@" + freeAddress(t) + "?key=hunter2", "MLFLOW_TRACKING_TOKEN": "hunter2"}
+	env := map[string]string{"MLFLOW_TRACKING_URI": "http://user:hunter2@" + artifacttest.FreeAddr(t) + "?key=hunter2", "MLFLOW_TRACKING_TOKEN": "hunter2"}
 	cfg, err := mlflow.ConfigFromEnv(func(k string) string { return env[k] })
 	if err != nil {
 		t.Fatal(err)

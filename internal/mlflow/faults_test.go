@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/duratune/duratune/internal/artifact/artifacttest"
 	"github.com/duratune/duratune/internal/mlflow"
 	"github.com/duratune/duratune/internal/mlflow/mlflowtest"
 )
@@ -173,7 +174,7 @@ func TestTimeout(t *testing.T) {
 
 // TestNoServer checks an address where nobody listens.
 func TestNoServer(t *testing.T) {
-	c := connect(t, "http://"+freeAddress(t)+"/prefix")
+	c := connect(t, "http://"+artifacttest.FreeAddr(t)+"/prefix")
 	if _, err := c.CheckHealth(t.Context()); !errors.Is(err, mlflow.ErrUnavailable) || !strings.Contains(err.Error(), "/prefix/version") {
 		t.Errorf("got %v, want ErrUnavailable naming the address", err)
 	}

@@ -94,7 +94,7 @@ func TestS3Direct(t *testing.T) {
 
 // TestS3Away has credentials but nobody at the endpoint.
 func TestS3Away(t *testing.T) {
-	c := direct(t, "http://"+freeAddress(t), &artifacttest.Gateway{Endpoint: "http://" + freeAddress(t)})
+	c := direct(t, "http://"+artifacttest.FreeAddr(t), &artifacttest.Gateway{Endpoint: "http://" + artifacttest.FreeAddr(t)})
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
 	err := c.UploadArtifact(t.Context(), "s3://bucket/1/r/artifacts", "x", strings.NewReader("x"), 1, nil)
 	if !errors.Is(err, mlflow.ErrUnavailable) || !strings.Contains(err.Error(), "s3://bucket/1/r/artifacts/x") {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/duratune/duratune/internal/artifact/artifacttest"
 )
 
 // TestServer runs the suite on a real MLflow server.
@@ -26,7 +28,7 @@ func startServer(t *testing.T, env []string, args ...string) string {
 		t.Skip("DURATUNE_MLFLOW: not set, want the path of an mlflow executable")
 	}
 	dir := t.TempDir()
-	address := freeAddress(t)
+	address := artifacttest.FreeAddr(t)
 	_, port, _ := net.SplitHostPort(address)
 	cmd := exec.Command(program, append([]string{
 		"server", "--workers", "1", "--host", "127.0.0.1", "--port", port,
@@ -62,16 +64,6 @@ func startServer(t *testing.T, env []string, args ...string) string {
 		t.Fatal(err)
 	}
 	return "http://" + address
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // awaitHealth asks /health until it answers or the server has ended; a cold start takes 5 to 20 s here.

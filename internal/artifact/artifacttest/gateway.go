@@ -2,17 +2,20 @@ package artifacttest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sys/unix"
 
 	"github.com/duratune/duratune/internal/artifact"
 )
@@ -45,7 +48,7 @@ func StartGateway(t testing.TB, options ...string) *Gateway {
 	if _, err := os.Stat(program); err != nil {
 		t.Skipf("%s: not found; set DURATUNE_VERSITYGW", gatewayName)
 	}
-	addr := freeAddr(t)
+	addr := FreeAddr(t)
 	g := &Gateway{Endpoint: "http://" + addr, Folder: t.TempDir()}
 	cmd := exec.Command(program, append(append([]string{"--port", addr, "--quiet", "--health", "/health"}, options...), "posix", g.Folder)...)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
@@ -65,20 +68,30 @@ func StartGateway(t testing.TB, options ...string) *Gateway {
 
 func pathStyle(o *s3.Options) { o.UsePathStyle = true }
 
-func freeAddr(t testing.TB) string {
+// FreeAddr is an address on this machine where nobody listens, kept for the test until it ends: connections are refused,
+// nobody who asks for any free port gets it, and a server that sets SO_REUSEADDR, as all do, may listen on it.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
 }
 
 // await polls the gateway's health until it answers.
 func (g *Gateway) await(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
