@@ -240,12 +240,12 @@ func TestObserve(t *testing.T) {
 func TestObserveNeverHoldsUp(t *testing.T) {
 	b, e := observed(t)
 	for range 100 {
-		b.mlflow.Inject("log-batch", mlflowtest.Fault{Delay: time.Minute})
+		b.mlflow.Inject("log-batch", mlflowtest.Fault{Delay: time.Hour})
 	}
 	stop := e.observe(t.Context(), time.Millisecond)
 	began := time.Now()
 	stop()
-	if took := time.Since(began); took > 2*systemTimeout {
+	if took := time.Since(began); took > time.Minute { // of the server's hour; the rest is for a busy machine
 		t.Errorf("stop took %s", took)
 	}
 }
