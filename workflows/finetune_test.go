@@ -38,7 +38,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	w := &world{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment()}
-	w.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute}) // a second is nothing on a loaded machine
+	// The defaults, a second and three, are nothing on a loaded machine.
+	w.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+	w.SetTestTimeout(time.Minute)
 	Register(w)
 	w.RegisterActivity(&activities.CPU{})
 	w.RegisterActivity(&activities.GPU{})

@@ -25,7 +25,8 @@ type reply struct {
 }
 
 // update sends an update when the run is that old. In these tests an epoch trains for a minute and is evaluated for ten
-// seconds.
+// seconds. While any other activity is under way the test environment goes by the real clock, so that what is due within
+// a second or two may come during Plan on a machine that stalls.
 func (w *world) update(at time.Duration, name string, args ...any) *reply {
 	r := &reply{}
 	w.RegisterDelayedCallback(func() {
@@ -202,8 +203,8 @@ func TestUpdatesThatCanHaveNoEffect(t *testing.T) {
 	w.recipe.Tracking.RegisteredModel, w.recipe.Tracking.Alias = "", ""
 	w.OnActivity(gpuActivity.LoadTest, mock.Anything, mock.Anything).After(time.Minute).Return(activities.LoadTestResult{Passed: true}, nil)
 	w.happy()
-	odd := w.update(time.Second, StopUpdate, Stop{Keep: "first"})
-	skip := w.update(2*time.Second, SkipPromotionUpdate)
+	odd := w.update(30*time.Second, StopUpdate, Stop{Keep: "first"})
+	skip := w.update(40*time.Second, SkipPromotionUpdate)
 	late := w.update(100*time.Second, StopUpdate, Stop{})
 	w.run()
 	require.NoError(t, w.GetWorkflowError())
