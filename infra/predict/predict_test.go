@@ -56,7 +56,7 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	s := mlflowtest.New(t, mlflowtest.Options{})
-	c, err := mlflow.New(mlflow.Config{TrackingURI: s.URL(), Timeout: 5e9})
+	c, err := mlflow.New(mlflow.Config{TrackingURI: s.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}
