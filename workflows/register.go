@@ -6,7 +6,8 @@ import (
 )
 
 // Register lists every workflow under its wire name. They are pinned to the worker deployment version that started
-// them, where worker versioning is switched on: runs last hours, and the code is numerics.
+// them, where worker versioning is switched on: runs last hours, and the code is numerics. The reconciliation is not: one
+// whose workers were taken away would stay open, and the schedule starts no other beside it.
 func Register(w worker.WorkflowRegistry) {
 	pinned := func(name string) workflow.RegisterOptions {
 		return workflow.RegisterOptions{Name: name, VersioningBehavior: workflow.VersioningBehaviorPinned}
@@ -14,5 +15,5 @@ func Register(w worker.WorkflowRegistry) {
 	w.RegisterWorkflowWithOptions(FineTune, pinned(FineTuneType))
 	w.RegisterWorkflowWithOptions(Promote, pinned(PromoteType))
 	w.RegisterWorkflowWithOptions(Validate, pinned(ValidateType))
-	w.RegisterWorkflowWithOptions(Reconcile, pinned(ReconcileType))
+	w.RegisterWorkflowWithOptions(Reconcile, workflow.RegisterOptions{Name: ReconcileType, VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade})
 }
