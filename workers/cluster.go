@@ -66,8 +66,9 @@ func (c cluster) Outcome(ctx context.Context, workflowID, runID string) (string,
 	return status, ended, nil
 }
 
-// pausedTimeout is how long a cancelled activity waits to hear why: its device must be free soon if nobody answers.
-const pausedTimeout = 3 * time.Second
+// pausedTimeout is how long a cancelled activity waits to hear why: its device must be free soon if nobody answers, but a
+// pause that is taken for a cancellation costs the steps since the last checkpoint, and a busy machine may stall for seconds.
+const pausedTimeout = 10 * time.Second
 
 // Paused asks a workflow, by its status query, whether people paused it; it is an [activities.Paused].
 func (b *Base) Paused(ctx context.Context, workflowID, runID string) bool {
