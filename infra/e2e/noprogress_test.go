@@ -21,8 +21,9 @@ import (
 func TestNoProgress(t *testing.T) {
 	w := shared
 	const id = "finetune/e2e/no-progress"
-	w.small(t, "fork.jsonl", 60)
-	run := w.start(t, id, w.forkable(t, map[string]any{"train": map[string]any{"epochs": 40}, "checkpoint": map[string]any{"every_steps": 5}}))
+	// One long epoch: the kill must not find the run between two.
+	run := w.start(t, id, w.forkable(t, map[string]any{"data": map[string]any{"source": w.small(t, "no-progress.jsonl", 1)},
+		"train": map[string]any{"epochs": 1}, "checkpoint": map[string]any{"every_steps": 25}}))
 	w.pending(t, id, "a checkpoint within an epoch", func(a *workflowpb.PendingActivityInfo) bool {
 		return a.GetActivityType().GetName() == "TrainEpoch" && strings.Contains(heartbeat(a).Checkpoint.URI, "/step-")
 	})

@@ -22,12 +22,12 @@ import (
 )
 
 // TestRollingDeploy starts a run on workers of build one, makes build two the current one, and starts a second run: each
-// ends on the workers that it started on.
+// ends on the workers that it started on. Both train until they are told to stop, so that neither can be over too soon.
 func TestRollingDeploy(t *testing.T) {
 	w := shared
 	recipe := w.recipe(t, "quickstart.json", map[string]any{
 		"data": map[string]any{"source": w.small(t, "rolling.jsonl", 60)}, "examples": []any{}, "tokenizer": map[string]any{"max_length": 16},
-		"tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s"},
+		"train": map[string]any{"epochs": 1000}, "tracking": map[string]any{"registered_model": "", "alias": ""}, "load_test": map[string]any{"duration": "1s"},
 	})
 	t.Cleanup(func() { w.deploy(t, "") }) // the other tests' runs belong to the workers without a build
 	runs, pids := map[string]client.WorkflowRun{}, map[string]string{}
@@ -41,6 +41,7 @@ func TestRollingDeploy(t *testing.T) {
 		})
 	}
 	for build, run := range runs {
+		w.steer(t, run.GetID(), "stop")
 		w.finish(t, run)
 		d, err := w.Client().DescribeWorkflowExecution(t.Context(), run.GetID(), "")
 		if err != nil {
