@@ -48,7 +48,7 @@ func newBrowser(t *testing.T, w *world) *browser {
 		t.Fatal(err)
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1600, 1300),
-		chromedp.Flag("proxy-server", "direct://"), chromedp.Flag("lang", "en-US"))
+		chromedp.Flag("proxy-server", "direct://"), chromedp.Flag("lang", "en-US"), chromedp.WSURLReadTimeout(pageTime)) // its default is too short for a cold disk
 	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(ctx)

@@ -70,6 +70,10 @@ func (p *prometheus) checkPanels(t *testing.T, panels []panel) {
 		for _, target := range panel.Targets {
 			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "10s")
 			series, err := p.query(t, expr)
+			for began := time.Now(); (err != nil || series == 0) && time.Since(began) < time.Minute; { // the last scrape may be late
+				time.Sleep(time.Second)
+				series, err = p.query(t, expr)
+			}
 			if err != nil || series == 0 {
 				t.Errorf("%s: %s gives %d series with numbers (%v)", panel.Title, expr, series, err)
 			}
