@@ -29,6 +29,9 @@ const stopTimeout = 60 * time.Second
 // heartbeatThrottle bounds how late a cancelled activity hears of it, so that a device is free in about five seconds.
 const heartbeatThrottle = 2 * time.Second
 
+// connectTimeout is how long a busy server may take to its first answer; the SDK's five seconds end a worker at a stall.
+const connectTimeout = 20 * time.Second
+
 // Base is what both workers hold.
 type Base struct {
 	Temporal client.Client
@@ -90,6 +93,7 @@ func Connect(ctx context.Context, getenv func(string) string) (*Base, error) {
 	if b.Tracking, err = mlflow.New(config); err != nil {
 		return nil, err
 	}
+	options.ConnectionOptions.GetSystemInfoTimeout = connectTimeout
 	if b.Temporal, err = client.DialContext(ctx, options); err != nil {
 		return nil, fmt.Errorf("temporal at %s: %w", options.HostPort, err)
 	}
