@@ -166,9 +166,11 @@ func lossErrors(t *testing.T, file *safetensors.File, stats []train.StepStats) (
 
 // compareSteps compares losses, norms and weights of ten steps. Weights are measured against their own scale or that of a new
 // matrix, 0.02, where theirs is smaller: AdamW makes steps of the learning rate's size of gradients that are nearly zero.
-// RoBERTa's largest difference, 8.6e-5, is of that kind: a key weight's first gradient is -3.7e-8, of a tensor whose largest is
-// 3e-2; clipped it is as small as AdamW's epsilon, and the first step is lr * g / (|g| + eps) of what is rounding for the most
-// part. How many weights are off by more than 1e-5 is logged: 3 of 23,000.
+// RoBERTa's largest difference is of that kind: a key weight's first gradient is -3.7e-8, of a tensor whose largest is 3e-2;
+// clipped it is as small as AdamW's epsilon, and the first step is lr * g / (|g| + eps) of what is rounding for the most part.
+// The processor's kernels and the number of threads decide that rounding: 6e-5 to 9.2e-5 on one machine, by what it is told to
+// use. So one weight may be off by twice the losses' limit, as in compareGPUSteps, but only one in a thousand by more than 1e-5;
+// there are 3 of 23,000.
 func compareSteps(t *testing.T, g *golden, e *Engine) {
 	t.Helper()
 	loss, norm := lossErrors(t, g.file, steps(t, g, e, 0, len(g.batches)))
@@ -188,9 +190,12 @@ func compareSteps(t *testing.T, g *golden, e *Engine) {
 				off++
 			}
 		}
-		if d > 1e-4 {
+		if d > 2e-4 {
 			t.Errorf("%s: differs by %v of its scale after ten steps", w.Name, d)
 		}
+	}
+	if off > int(e.layout.Size)/1000 {
+		t.Errorf("%d of %d weights differ by more than 1e-5 of their scale after ten steps", off, e.layout.Size)
 	}
 	t.Logf("micro-batch %d: largest difference of losses %.1e, norms %.1e, weights %.1e (%d of %d beyond 1e-5)", e.spec.MicroStep, loss, norm, weights, off, e.layout.Size)
 }
