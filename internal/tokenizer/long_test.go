@@ -34,9 +34,7 @@ func randomBPE(r *rand.Rand, letters, n int) *byteBPE {
 
 // TestLongWords: looking through all pairs, the queue, and windows of any size come to the same.
 func TestLongWords(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := rand.New(rand.NewPCG(1, 2))
 	whole, windows := 0, 0
 	for range 300 {
 		letters := 1 + r.IntN(4)
