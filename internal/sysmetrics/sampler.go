@@ -19,8 +19,9 @@ const mega = 1e6
 
 // Sampler reads the machine's figures. It is used from one goroutine at a time.
 type Sampler struct {
-	proc string // /proc
-	smi  string // path of nvidia-smi; "" where there is none
+	proc     string        // /proc
+	smi      string        // path of nvidia-smi; "" where there is none
+	patience time.Duration // with nvidia-smi
 
 	cpu            cpuTimes // at the last sample
 	received, sent float64  // bytes when the sampler was made
@@ -39,7 +40,7 @@ func New() *Sampler {
 }
 
 func newSampler(proc, smi string) *Sampler {
-	s := &Sampler{proc: proc, smi: smi}
+	s := &Sampler{proc: proc, smi: smi, patience: smiTimeout}
 	s.cpu, _ = s.cpuTimes()
 	s.received, s.sent, _ = s.network()
 	return s
@@ -152,7 +153,7 @@ func (s *Sampler) gpus(ctx context.Context) map[string]float64 {
 	if s.smi == "" {
 		return out
 	}
-	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.smi, "--query-gpu="+gpuQuery, "--format=csv,noheader,nounits")
 	cmd.WaitDelay = time.Second

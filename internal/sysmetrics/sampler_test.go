@@ -41,6 +41,7 @@ func TestSample(t *testing.T) {
 	proc := t.TempDir()
 	machine(t, proc, "cpu 100 0 100 700 100 0 0 0 50 0\ncpu0 1 2 3\n", "    lo: 1000000 1 0 0 0 0 0 0 2000000 1 0 0 0 0 0 0\n")
 	s := newSampler(proc, script(t, "printf '0, 97, 1000, 4000, 350.50, 700.00\\n1, [N/A], 0, 4000, [N/A], [N/A]\\n'\n"))
+	s.patience = time.Minute // a busy machine may take seconds to start a script
 	machine(t, proc, "cpu 130 20 110 730 110 0 0 0 50 0\n", "    lo:3000000 1 0 0 0 0 0 0 2500000 1 0 0 0 0 0 0\n  eth0: 500000 1 0 0 0 0 0 0 0 1 0 0 0 0 0 0\n")
 	got := s.Sample(t.Context())
 	for _, name := range []string{"system/disk_usage_megabytes", "system/disk_available_megabytes", "system/disk_usage_percentage"} {
