@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (p *Ports) settle() error {
 		}
 	}()
 	for _, v := range p.portVars() {
-		l, err := net.Listen("tcp", address(*v.port))
+		l, err := listen(*v.port)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("port %d for %s is taken (%w): set %s to another one, or to 0 for a free one",
 				*v.port, v.server, err, v.name))
@@ -81,6 +82,26 @@ func (p *Ports) settle() error {
 		*v.port = l.Addr().(*net.TCPAddr).Port
 	}
 	return errors.Join(errs...)
+}
+
+// Free ports are taken from below those that Linux gives to outgoing connections and to whoever asks for any (32768 and up):
+// a server that is still starting, or is started again after it died, must find its port free.
+const (
+	firstFree = 20000
+	freePorts = 10000
+)
+
+// listen takes a port, or a free one for 0.
+func listen(port int) (net.Listener, error) {
+	for range 100 {
+		if port != 0 {
+			break
+		}
+		if l, err := net.Listen("tcp", address(firstFree+mathrand.IntN(freePorts))); err == nil {
+			return l, nil
+		}
+	}
+	return net.Listen("tcp", address(port))
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

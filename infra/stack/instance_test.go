@@ -41,6 +41,9 @@ func TestPortsSettle(t *testing.T) {
 		if *v.port == 0 || seen[*v.port] {
 			t.Errorf("%s got port %d, want a port of its own", v.server, *v.port)
 		}
+		if *v.port < firstFree || *v.port >= firstFree+freePorts {
+			t.Errorf("%s got port %d, which any connection may take while the server is away", v.server, *v.port)
+		}
 		seen[*v.port] = true
 	}
 
