@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -92,19 +94,28 @@ func signalOwn(state string, pid int, sig os.Signal) error {
 	return nil
 }
 
-// sweep ends the processes of the instance that no supervisor looks after: the children of one that was killed.
+// sweep ends the processes of the instance that no supervisor looks after: the children of one that was killed. It returns
+// when they are gone, with their ports and locks.
 func sweep(ctx context.Context, state string) error {
 	const grace = 5 * time.Second
 	start := time.Now()
+	found := map[int]string{} // births by process id
 	for sig := syscall.SIGTERM; ; {
 		pids, err := owned(state)
-		if err != nil || len(pids) == 0 {
+		if err != nil {
 			return err
 		}
 		for _, pid := range pids {
+			if _, found[pid], err = lookUp(pid); err != nil {
+				continue // ended just now
+			}
 			if err := signalOwn(state, pid, sig); err != nil {
 				return err
 			}
+		}
+		maps.DeleteFunc(found, gone)
+		if len(pids) == 0 && len(found) == 0 {
+			return nil
 		}
 		if time.Since(start) > grace {
 			sig = syscall.SIGKILL
@@ -115,4 +126,32 @@ func sweep(ctx context.Context, state string) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// gone reports whether the process of this id and birth has ended. One that is ending has no environment any more while
+// its last threads still hold files and sockets; one that nobody waits for stays a zombie for ever.
+func gone(pid int, birth string) bool {
+	state, now, err := lookUp(pid)
+	if err != nil || now != birth {
+		return true
+	}
+	if state != "Z" {
+		return false
+	}
+	threads, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
+	return err != nil || len(threads) <= 1
+}
+
+// lookUp reads a process's state ("R", "S", "Z", …) and when it was born, which no other process of that id was.
+func lookUp(pid int) (state, birth string, err error) {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return "", "", err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name, from the third field on
+	fields := strings.Fields(rest)
+	if len(fields) < 20 {
+		return "", "", fmt.Errorf("stack: process %d: cannot read %q", pid, stat)
+	}
+	return fields[0], fields[19], nil
 }
