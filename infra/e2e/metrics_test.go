@@ -35,7 +35,8 @@ func scrape(t *testing.T, worker string) string {
 
 // get reads a page that must be there.
 func get(url string) ([]byte, error) {
-	resp, err := http.Get(url)
+	client := http.Client{Timeout: time.Minute}
+	resp, err := client.Get(url)
 	if err != nil {
 		return nil, err
 	}

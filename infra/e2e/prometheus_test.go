@@ -41,24 +41,51 @@ func (w *world) startPrometheus(t *testing.T) *prometheus {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	for range 5 {
+		if p := runPrometheus(t, program, file); p != nil {
+			return p
+		}
+	}
+	t.Fatal("no prometheus keeps running")
+	return nil
+}
+
+// runPrometheus starts one and waits until it serves; nil if it ended, as it does where the port that was free has been taken.
+func runPrometheus(t *testing.T, program, config string) *prometheus {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
+	p := &prometheus{"http://" + l.Addr().String(), time.Now()}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
+	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+t.TempDir(), "--web.listen-address="+l.Addr().String(), "--log.level=warn")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	gone := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(gone) }() // its exit status says nothing about the test
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // its exit status says nothing about the test
+		<-gone
 	})
-	return &prometheus{"http://" + address, time.Now()}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+		select {
+		case <-gone:
+			return nil
+		case <-tick.C:
+		}
+		if _, err := get(p.url + "/-/ready"); err == nil {
+			return p
+		}
+	}
+	t.Fatalf("%s is not ready in time", p.url)
+	return nil
 }
 
 // checkPanels asks for every panel's expressions as Grafana does: each must give numbers for a time of the run.
