@@ -263,7 +263,7 @@ func TestS3CredentialsExpire(t *testing.T) {
 		if _, err := store.Put(t.Context(), "k", bytes.NewReader(make([]byte, 6<<20)), nil); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(validity)
+		<-time.After(validity)
 	}
 	mu.Lock()
 	defer mu.Unlock()
