@@ -81,6 +81,7 @@ func unstarted(t *testing.T, g *artifacttest.Gateway) *proxied {
 		f := p.next(r)
 		if p.deny != nil {
 			if code := p.deny(r); code != "" {
+				_, _ = io.Copy(io.Discard, r.Body) // closed with a part unread, the connection is reset, and the answer may be lost
 				refuse(http.StatusBadRequest, code)(w)
 				return
 			}
