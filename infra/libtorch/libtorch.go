@@ -59,9 +59,11 @@ func Install(root string) error {
 }
 
 // RunEnv returns the variables with which a process that computes with libtorch should run. libgomp reads them when it is
-// loaded, so they cannot be set from inside. Threads that wait for each other must sleep: by default they spin, and where
-// anything else wants the cores a step then takes up to a hundred times as long.
-func RunEnv() []string { return []string{"OMP_WAIT_POLICY=passive"} }
+// loaded, so they cannot be set from inside. Threads that wait for each other spin for some microseconds, as libgomp itself
+// has them where threads outnumber cores. By default they spin much longer, and where anything else wants the cores a step
+// then takes up to a hundred times as long; where they sleep at once, Linux wakes them on the core of who wakes them, and
+// two threads are no faster than one.
+func RunEnv() []string { return []string{"GOMP_SPINCOUNT=1000"} }
 
 // Env returns the variables, as "KEY=value", with which every go command that builds or tests the tag torch has to run.
 func Env(root string) []string {
