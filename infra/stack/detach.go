@@ -92,22 +92,17 @@ func Up(ctx context.Context, c Config) error {
 // waitUp waits until the supervisor says that all is ready, or is gone: gone is closed then, or, where that is nil, the error
 // is ErrDown.
 func waitUp(ctx context.Context, state string, gone <-chan struct{}) error {
-	in := Instance{State: state}
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	deadline := time.NewTimer(2*startTime + 10*time.Second)
 	defer deadline.Stop()
 	for {
-		// A look at the supervisor's lock holds it for a moment, and a supervisor that finds it held gives up: one that was
-		// just started is left alone until it has written its status.
-		if _, err := os.Stat(in.statusFile()); err == nil || gone == nil {
-			st, err := ReadStatus(state)
-			if err == nil && st.Up {
-				return nil
-			}
-			if gone == nil && errors.Is(err, ErrDown) {
-				return err
-			}
+		st, err := ReadStatus(state)
+		if err == nil && st.Up {
+			return nil
+		}
+		if gone == nil && errors.Is(err, ErrDown) {
+			return err
 		}
 		select {
 		case <-tick.C:

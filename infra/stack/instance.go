@@ -93,15 +93,15 @@ const (
 
 // listen takes a port, or a free one for 0.
 func listen(port int) (net.Listener, error) {
+	if port != 0 {
+		return net.Listen("tcp", address(port))
+	}
 	for range 100 {
-		if port != 0 {
-			break
-		}
 		if l, err := net.Listen("tcp", address(firstFree+mathrand.IntN(freePorts))); err == nil {
 			return l, nil
 		}
 	}
-	return net.Listen("tcp", address(port))
+	return net.Listen("tcp", address(0))
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -1,11 +1,13 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -170,5 +172,26 @@ func TestLogTail(t *testing.T) {
 	}
 	if got := logTail(path+"x", 25); got != "" {
 		t.Errorf("logTail of no file = %q", got)
+	}
+}
+
+// TestLooksLeaveTheLockFree: people who look for a supervisor hold its lock for a moment, which one that starts waits out.
+func TestLooksLeaveTheLockFree(t *testing.T) {
+	state := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel()
+	looking.Go(func() {
+		for ctx.Err() == nil {
+			running(state)
+		}
+	})
+	for range 500 {
+		unlock, err := lockInstance(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
 	}
 }

@@ -18,15 +18,24 @@ import (
 // lockFile is locked by the instance's supervisor as long as it lives, and holds its process id.
 func lockFile(state string) string { return filepath.Join(state, "supervisor.lock") }
 
+// Whoever looks for a supervisor (running) holds its lock for a moment; a supervisor holds it for good.
+const (
+	lockTries = 100
+	lockPause = 10 * time.Millisecond
+)
+
 // lockInstance makes this process the instance's supervisor.
 func lockInstance(state string) (unlock func(), err error) {
 	f, err := os.OpenFile(lockFile(state), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("stack: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("stack: %s: %w", state, ErrRunning)
+	for tries := 0; syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil; tries++ {
+		if tries == lockTries {
+			_ = f.Close()
+			return nil, fmt.Errorf("stack: %s: %w", state, ErrRunning)
+		}
+		<-time.After(lockPause)
 	}
 	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
 		_ = f.Close()
@@ -148,8 +157,7 @@ func lookUp(pid int) (state, birth string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name, from the third field on
-	fields := strings.Fields(rest)
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // behind the name, from the third field on
 	if len(fields) < 20 {
 		return "", "", fmt.Errorf("stack: process %d: cannot read %q", pid, stat)
 	}

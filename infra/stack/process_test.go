@@ -46,12 +46,8 @@ func state(p *process, want Condition) func() bool {
 
 // alive reports whether a process runs (a zombie does not).
 func alive(pid int) bool {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return false
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(rest, "Z")
+	state, _, err := lookUp(pid)
+	return err == nil && state != "Z"
 }
 
 func TestProcessStartsAgainWhenItDies(t *testing.T) {
