@@ -20,17 +20,22 @@ func scrape(t *testing.T, worker string) string {
 	t.Helper()
 	var body []byte
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
-		var err error
-		body, err = get(worker + path)
-		for began := time.Now(); err != nil && time.Since(began) < time.Minute; { // a busy worker or server says so, and is ready later
-			time.Sleep(time.Second)
-			body, err = get(worker + path)
-		}
-		if err != nil {
+		if err := insist(func() (err error) { body, err = get(worker + path); return err }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return string(body)
+}
+
+// insist calls f until it succeeds or a minute is over, and returns its last error: a busy server says so, and is ready later.
+func insist(f func() error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		if err := f(); err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // get reads a page that must be there.

@@ -4,9 +4,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/duratune/duratune/internal/artifact/artifacttest"
 )
 
 // prometheus is a real server that scrapes both workers.
@@ -41,51 +43,21 @@ func (w *world) startPrometheus(t *testing.T) *prometheus {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
-		if p := runPrometheus(t, program, file); p != nil {
-			return p
-		}
-	}
-	t.Fatal("no prometheus keeps running")
-	return nil
-}
-
-// runPrometheus starts one and waits until it serves; nil if it ended, as it does where the port that was free has been taken.
-func runPrometheus(t *testing.T, program, config string) *prometheus {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &prometheus{"http://" + l.Addr().String(), time.Now()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+t.TempDir(), "--web.listen-address="+l.Addr().String(), "--log.level=warn")
+	address := artifacttest.FreeAddr(t)
+	p := &prometheus{"http://" + address, time.Now()}
+	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(gone) }() // its exit status says nothing about the test
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-gone
+		_ = cmd.Wait() // its exit status says nothing about the test
 	})
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		select {
-		case <-gone:
-			return nil
-		case <-tick.C:
-		}
-		if _, err := get(p.url + "/-/ready"); err == nil {
-			return p
-		}
+	if err := insist(func() error { _, err := get(p.url + "/-/ready"); return err }); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("%s is not ready in time", p.url)
-	return nil
+	return p
 }
 
 // checkPanels asks for every panel's expressions as Grafana does: each must give numbers for a time of the run.
@@ -96,13 +68,15 @@ func (p *prometheus) checkPanels(t *testing.T, panels []panel) {
 	for _, panel := range panels {
 		for _, target := range panel.Targets {
 			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "10s")
-			series, err := p.query(t, expr)
-			for began := time.Now(); (err != nil || series == 0) && time.Since(began) < time.Minute; { // the last scrape may be late
-				time.Sleep(time.Second)
-				series, err = p.query(t, expr)
-			}
-			if err != nil || series == 0 {
-				t.Errorf("%s: %s gives %d series with numbers (%v)", panel.Title, expr, series, err)
+			var series int
+			err := insist(func() (err error) { // the last scrape may be late
+				if series, err = p.query(t, expr); err == nil && series == 0 {
+					err = errors.New("no series with numbers")
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("%s: %s: %v", panel.Title, expr, err)
 			}
 			t.Logf("%s: %d series", panel.Title, series)
 		}
