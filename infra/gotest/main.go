@@ -120,18 +120,26 @@ func (r *report) goTest(args []string) {
 	}
 }
 
+// failures are the names of the tests that failed, by package.
+func (r *report) failures() map[string][]string {
+	names := map[string][]string{}
+	for t, totals := range r.tests {
+		if totals.Failed > 0 {
+			names[t.pkg] = append(names[t.pkg], t.name)
+		}
+	}
+	return names
+}
+
 // repeatLimit is how many failures may be the machine's. More are the code's.
 const repeatLimit = 3
 
 // repeat runs the tests that failed once more. Where a package ended before its tests did, nothing is run again.
 func (r *report) repeat(args []string) {
-	failed := map[string][]string{} // by package
+	failed := r.failures()
 	n := 0
-	for t, totals := range r.tests {
-		if totals.Failed > 0 {
-			failed[t.pkg] = append(failed[t.pkg], t.name)
-			n++
-		}
+	for _, names := range failed {
+		n += len(names)
 	}
 	if n > repeatLimit || r.broken {
 		return
@@ -239,13 +247,10 @@ func (r *report) endPackage(e event, key string) {
 		if b := r.output[key]; b != nil {
 			fmt.Fprint(r.out, b.String())
 		}
-		for t, totals := range r.tests {
-			if t.pkg == e.Package && totals.Failed > 0 {
-				return
-			}
+		if len(r.failures()[e.Package]) == 0 {
+			r.Failed++
+			r.broken = true
 		}
-		r.Failed++
-		r.broken = true
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -70,9 +71,9 @@ func TestPanicOutsideOfTests(t *testing.T) {
 // TestRepeat: a test that fails and then passes is flaky; one that fails twice, and those of a package that panicked, fail.
 func TestRepeat(t *testing.T) {
 	dir := t.TempDir()
-	for name, body := range map[string]string{
-		"go.mod": "module m\n",
-		"a/a_test.go": `package a
+	err := os.CopyFS(dir, fstest.MapFS{
+		"go.mod": {Data: []byte("module m\n")},
+		"a/a_test.go": {Data: []byte(`package a
 
 import (
 	"os"
@@ -89,17 +90,12 @@ func TestOnce(t *testing.T) {
 }
 
 func TestGood(t *testing.T) {}
-`,
-		"b/b_test.go": "package b\nimport \"testing\"\nfunc TestBad(t *testing.T) { t.Fatal(\"always\") }\n",
-		"c/c_test.go": "package c\nimport \"testing\"\nfunc TestPanic(t *testing.T) { panic(\"oh\") }\nfunc TestNext(t *testing.T) {}\n",
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
-			t.Fatal(err)
-		}
+`)},
+		"b/b_test.go": {Data: []byte("package b\nimport \"testing\"\nfunc TestBad(t *testing.T) { t.Fatal(\"always\") }\n")},
+		"c/c_test.go": {Data: []byte("package c\nimport \"testing\"\nfunc TestPanic(t *testing.T) { panic(\"oh\") }\nfunc TestNext(t *testing.T) {}\n")},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Chdir(dir)
 	tests := []struct {
