@@ -60,8 +60,7 @@ func TestPassingFaults(t *testing.T) {
 		{name: "cut before the first byte", host: hubtest.Storage, suffix: large, faults: []hubtest.Fault{hubtest.Cut(0)}, ranges: []string{"", ""}},
 		{name: "a body that ends early without a length", host: hubtest.Storage, suffix: large, faults: []hubtest.Fault{hubtest.Chunked(16)}, ranges: []string{"", "bytes=1048560-"}},
 		{name: "a server without ranges", host: hubtest.Storage, suffix: large, faults: []hubtest.Fault{hubtest.Cut(half), hubtest.IgnoreRange()}, ranges: []string{"", "bytes=524288-"}},
-		// A busy machine may pause for the stall before the hang, too: where the next request begins is not looked at.
-		{name: "a transfer that hangs", host: hubtest.Storage, suffix: large, faults: []hubtest.Fault{hubtest.Hang(half)}, stall: 200 * time.Millisecond},
+		{name: "a transfer that hangs", host: hubtest.Storage, suffix: large, faults: []hubtest.Fault{hubtest.Hang(half)}, ranges: []string{"", "bytes=524288-"}, stall: 2 * time.Second},
 		{name: "small file cut", host: hubtest.API, suffix: "/config.json", faults: []hubtest.Fault{pass, hubtest.Cut(3)}},
 		{name: "429 on the listing waits as told", host: hubtest.API, suffix: "/revision/main",
 			faults: []hubtest.Fault{hubtest.Status(429, "Retry-After", "7")}, waits: []time.Duration{7 * time.Second}},
@@ -87,9 +86,6 @@ func TestPassingFaults(t *testing.T) {
 				if diff := cmp.Diff(c.ranges, f.ranges()); diff != "" {
 					t.Errorf("ranges (-want +got):\n%s", diff)
 				}
-			}
-			if n := len(f.ranges()); c.stall > 0 && n < 2 {
-				t.Errorf("%d requests to the storage host: the transfer was not taken up again", n)
 			}
 			if c.waits != nil {
 				if diff := cmp.Diff(c.waits, f.waits); diff != "" {
