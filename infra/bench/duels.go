@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,13 +173,11 @@ func (b *speed) process(ctx context.Context, d duel) (rate, error) {
 	if err != nil {
 		return rate{}, err
 	}
-	start := time.Now()
-	_, err = output(exec.CommandContext(ctx, self, "first-step", b.at.model, d.precision, d.padding))
-	return rate{Seconds: time.Since(start).Seconds()}, err
+	return measure(exec.CommandContext(ctx, self, "first-step", b.at.model, d.precision, d.padding))
 }
 
-// firstStep opens a model and does one step: args are its folder, the precision and the padding.
-func firstStep(ctx context.Context, args []string) error {
+// firstStep opens a model, does one step and prints when that was: args are its folder, the precision and the padding.
+func firstStep(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 3 {
 		return fmt.Errorf("got %q, want model, precision and padding", args)
 	}
@@ -190,6 +190,8 @@ func firstStep(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = train.Epoch(ctx, eng, b.plan(d, 1), b.train, 0, train.State{}, unheard)
+	if _, err = train.Epoch(ctx, eng, b.plan(d, 1), b.train, 0, train.State{}, unheard); err == nil {
+		err = json.NewEncoder(out).Encode(rate{EndedAt: unixSeconds(time.Now())})
+	}
 	return errors.Join(err, eng.Close())
 }

@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "checkpoints":
 		return runCheckpoints(ctx, args, out)
 	case "first-step": // run by the other two
-		return firstStep(ctx, args)
+		return firstStep(ctx, args, out)
 	default:
 		return fmt.Errorf("got %q, want one of accuracy, train, gpu, checkpoints", name)
 	}

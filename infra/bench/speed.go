@@ -22,7 +22,8 @@ type rate struct {
 	StepsPerSecond   float64 `json:"steps_s,omitempty"`
 	SamplesPerSecond float64 `json:"samples_s,omitempty"`
 	EvalPerSecond    float64 `json:"eval_samples_s,omitempty"`
-	Seconds          float64 `json:"train_seconds"` // of what the case runs
+	Seconds          float64 `json:"train_seconds"`      // of what the case runs
+	EndedAt          float64 `json:"ended_at,omitempty"` // Unix seconds, where the case begins with the process
 	DeviceMiB        float64 `json:"peak_device_mib,omitempty"`
 	HostMiB          float64 `json:"peak_host_mib,omitempty"`
 	Loss             float64 `json:"loss,omitempty"`
@@ -87,7 +88,7 @@ func runSpeed(ctx context.Context, name string, args []string, out io.Writer) er
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(b.at.model, "config.json")); errors.Is(err, os.ErrNotExist) {
-		if _, err := b.script(ctx, "--new-distilbert", b.at.model); err != nil {
+		if _, err := output(b.script(ctx, "--new-distilbert", b.at.model)); err != nil {
 			return err
 		}
 	}
@@ -146,28 +147,35 @@ func median(values []float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// peer runs Trainer. Where it prints nothing, the process itself was timed.
-func (b *speed) peer(ctx context.Context, d duel, dir string) (r rate, err error) {
-	start := time.Now()
-	out, err := b.script(ctx, append([]string{
+// peer runs Trainer.
+func (b *speed) peer(ctx context.Context, d duel, dir string) (rate, error) {
+	return measure(b.script(ctx, append([]string{
 		"--model", b.at.model, "--rows", filepath.Join(dir, "train.jsonl"), "--eval-rows", filepath.Join(dir, "test.jsonl"),
 		"--batch", strconv.Itoa(d.batch), "--epochs", strconv.Itoa(d.epochs),
-	}, d.peer...)...)
+	}, d.peer...)...))
+}
+
+func (b *speed) script(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, b.python, append([]string{filepath.Join(b.at.root, "internal", "py", "trainer_speed.py")}, args...)...)
+}
+
+// measure runs a program that prints what it measured. How a process ends is not timed.
+func measure(cmd *exec.Cmd) (r rate, err error) {
+	start := time.Now()
+	out, err := output(cmd)
 	if err != nil {
 		return r, err
 	}
-	if len(out) == 0 {
-		return rate{Seconds: time.Since(start).Seconds()}, nil
-	}
 	if err := json.Unmarshal(out, &r); err != nil {
-		return r, fmt.Errorf("trainer_speed.py printed %q: %w", out, err)
+		return r, fmt.Errorf("%s printed %q: %w", strings.Join(cmd.Args, " "), out, err)
+	}
+	if r.EndedAt > 0 {
+		r.Seconds = r.EndedAt - unixSeconds(start)
 	}
 	return r, nil
 }
 
-func (b *speed) script(ctx context.Context, args ...string) ([]byte, error) {
-	return output(exec.CommandContext(ctx, b.python, append([]string{filepath.Join(b.at.root, "internal", "py", "trainer_speed.py")}, args...)...))
-}
+func unixSeconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
 
 func output(cmd *exec.Cmd) ([]byte, error) {
 	var stderr bytes.Buffer

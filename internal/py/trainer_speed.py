@@ -8,7 +8,7 @@ the first --warmup rows, then timed on all of them. --compile runs the whole tra
 graph a shape).
 
 Output: {"versions", "steps", "train_seconds", "steps_s", "samples_s", "loss", "eval_samples_s", "accuracy",
-"import_seconds", "peak_device_mib"}.
+"import_seconds", "peak_device_mib"}; with --first-step only {"ended_at"}, the Unix time at the end of the first step.
 """
 
 import time
@@ -85,6 +85,13 @@ def trainer(a: argparse.Namespace, rows: list[dict], eval_rows: list[dict], out:
     return t
 
 
+class FirstStep(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        print(json.dumps({"ended_at": time.time()}))
+
+
 def main() -> None:
     a = parse()
     transformers.logging.set_verbosity_error()
@@ -95,7 +102,9 @@ def main() -> None:
     rows, eval_rows = read(a.rows), read(a.eval_rows)
     with tempfile.TemporaryDirectory() as out:
         if a.first_step:
-            trainer(a, rows, eval_rows, out).train()
+            t = trainer(a, rows, eval_rows, out)
+            t.add_callback(FirstStep)
+            t.train()
             return
         if not a.compile:
             trainer(a, rows[: a.warmup], eval_rows, out).train()
