@@ -25,7 +25,8 @@ type costLine struct {
 	OursCPU     float64 `json:"ours_cpu"` // processor seconds
 	PeerCPU     float64 `json:"peer_cpu"`
 	RatioCPU    float64 `json:"ratio_cpu"`
-	Stalled     float64 `json:"stalled"` // seconds an epoch that training waited for the copy, or for the checkpoint before
+	Stalled     float64 `json:"stalled"` // seconds a checkpoint that training waited for the copy
+	Waited      float64 `json:"waited"`  // seconds an epoch that it waited for the checkpoint before
 	Steps       int64   `json:"steps"`   // an epoch
 	Checkpoints int     `json:"checkpoints"`
 	MiB         float64 `json:"mib"` // a checkpoint
@@ -43,7 +44,8 @@ type checkpointing struct {
 	state  train.State
 	taken  int
 	bytes  int64
-	stall  time.Duration
+	stall  time.Duration // copies
+	wait   time.Duration // for the checkpoint before
 	saving chan error // of the checkpoint under way; nil: none
 }
 
@@ -77,7 +79,7 @@ func runCheckpoints(ctx context.Context, args []string, out io.Writer) (err erro
 		return err
 	}
 	if c.eng, err = open(ctx, train.Spec{ModelDir: *model, Labels: labels, MaxLength: *width, Padding: "longest", BatchSize: *batch, EvalBatch: evalBatch, MicroStep: *batch,
-		Precision: "fp32", Seed: 1, AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1}); err != nil {
+		Precision: "auto", Seed: 1, AdamBeta1: 0.9, AdamBeta2: 0.999, AdamEpsilon: 1e-8, MaxGradNorm: 1}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.eng.Close()) }()
@@ -115,7 +117,7 @@ func (c *checkpointing) compare(ctx context.Context, rounds int) (costLine, erro
 		}
 		wall[side], cpu[side] = append(wall[side], took), append(cpu[side], used)
 	}
-	l := costLine{Ours: median(wall[1]), Peer: median(wall[0]), Unit: seconds, OursCPU: median(cpu[1]), PeerCPU: median(cpu[0]), Stalled: c.stall.Seconds() / float64(rounds),
+	l := costLine{Ours: median(wall[1]), Peer: median(wall[0]), Unit: seconds, OursCPU: median(cpu[1]), PeerCPU: median(cpu[0]), Stalled: c.stall.Seconds() / float64(c.taken), Waited: c.wait.Seconds() / float64(rounds),
 		Steps: c.plan.StepsPerEpoch(), Checkpoints: c.taken / rounds, MiB: float64(c.bytes) / (1 << 20), Rounds: rounds, Device: c.eng.Identity().Device + ", " + c.eng.Identity().InstructionSet}
 	l.Ratio, l.RatioCPU = l.Ours/l.Peer, l.OursCPU/l.PeerCPU
 	return l, nil
@@ -134,11 +136,12 @@ func (c *checkpointing) epoch(ctx context.Context, n int, every int64) (wall, cp
 // save begins a checkpoint, once the one before is stored.
 func (c *checkpointing) save(ctx context.Context, st train.State) error {
 	began := time.Now()
-	defer func() { c.stall += time.Since(began) }()
 	if err := c.saved(); err != nil {
 		return err
 	}
+	free := time.Now()
 	snap, err := c.eng.Snapshot(ctx)
+	c.wait, c.stall = c.wait+free.Sub(began), c.stall+time.Since(free)
 	if err != nil {
 		return err
 	}
