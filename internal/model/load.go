@@ -6,9 +6,12 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"unsafe"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/duratune/duratune/internal/safetensors"
 	"github.com/duratune/duratune/internal/train"
@@ -43,6 +46,7 @@ func Load(dir string, c Config, l *Layout, seed int64, wholeHead bool, dst []flo
 	prefix := namesOf(c).prefix
 	var rep Loaded
 	seen := map[string]bool{} // wanted names
+	var copies []func() error
 	for _, name := range f.Names() {
 		if ignored.MatchString(name) {
 			continue
@@ -59,12 +63,19 @@ func Load(dir string, c Config, l *Layout, seed int64, wholeHead bool, dst []flo
 		}
 		seen[want.Name] = true
 		t, err := f.Tensor(name)
-		if err == nil {
-			err = copyTensor(dst[want.Offset:want.Offset+want.Size], t, want.Shape, f.Path())
-		}
 		if err != nil {
 			return Loaded{}, tensorError(err, f.Path())
 		}
+		copies = append(copies, func() error { return copyTensor(dst[want.Offset:want.Offset+want.Size], t, want.Shape, f.Path()) })
+	}
+	// One core would be busy with the first touch of so much memory for longer than a GPU takes to wake.
+	var cores errgroup.Group
+	cores.SetLimit(runtime.GOMAXPROCS(0))
+	for _, c := range copies {
+		cores.Go(c)
+	}
+	if err := cores.Wait(); err != nil {
+		return Loaded{}, tensorError(err, f.Path())
 	}
 	err = draw(&rep, c, l, seen, seed, wholeHead, f.Path(), dst)
 	return rep, err
