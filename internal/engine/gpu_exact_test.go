@@ -3,18 +3,11 @@
 package engine
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 
-	"github.com/duratune/duratune/internal/model"
-	"github.com/duratune/duratune/internal/torch"
 	"github.com/duratune/duratune/internal/train"
 )
 
@@ -93,104 +86,5 @@ func sameGradients(t *testing.T, e *GPU, who string, got, want []float32) {
 		if differ > 0 {
 			t.Errorf("%s, %s, %s: %d of %d elements of %s differ, by up to %g", e.identity.Precision, e.spec.Padding, who, differ, w.Size, w.Name, largest)
 		}
-	}
-}
-
-func TestGPUMemoryStaysFlat(t *testing.T) {
-	g := readGolden(t, filepath.Join("testdata", model.DistilBERT))
-	eachDevice(t, func(t *testing.T, device int) {
-		steps := 2000
-		if device == cpuDevice {
-			steps = 200
-		}
-		e := openCard(t, g.spec(), device)
-		many := func(from, to int) {
-			for s := from; s < to; s++ {
-				if err := e.Step(t.Context(), int64(s), 1e-5, g.batches[s%len(g.batches)]); err != nil {
-					t.Fatal(err)
-				}
-				if s%8 == 7 {
-					if _, err := e.Sync(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-		}
-		many(0, steps)
-		before, resident := e.Usage(), residentBytes(t)
-		many(steps, 2*steps)
-		after, grown := e.Usage(), residentBytes(t)-resident
-		t.Logf("device peak %d MiB; resident %d MiB, grown by %d KiB over %d steps", after.PeakDevice>>20, resident>>20, grown>>10, steps)
-		if after.PeakDevice != before.PeakDevice || grown > 8<<20 {
-			t.Errorf("the device's peak went from %d to %d bytes, the process grew by %d", before.PeakDevice, after.PeakDevice, grown)
-		}
-	})
-}
-
-func residentBytes(t *testing.T) int64 {
-	t.Helper()
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Skipf("no resident size: %v", err)
-	}
-	pages, err := strconv.ParseInt(string(bytes.Fields(statm)[1]), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
-}
-
-// A batch that does not fit is train.ErrOutOfMemory, and leaves a device that others can use.
-func TestGPUOutOfMemory(t *testing.T) {
-	needGPU(t)
-	g := readGolden(t, filepath.Join("testdata", model.BERT))
-	spec := g.spec()
-	spec.BatchSize, spec.MicroStep = 2048, 2048
-	e := openCard(t, spec, 0)
-	empty := fillDevice(t, e)
-	b := g.batches[0]
-	var large train.Batch
-	for range spec.BatchSize {
-		large.Inputs, large.Labels, large.Rows = append(large.Inputs, b.Inputs[0]), append(large.Labels, 0), append(large.Rows, 0)
-	}
-	if err := e.Step(t.Context(), 0, 1e-5, large); !errors.Is(err, train.ErrOutOfMemory) {
-		t.Fatalf("got %v, want train.ErrOutOfMemory", err)
-	}
-	empty()
-	spec.BatchSize, spec.MicroStep = 6, 6
-	gpuSteps(t, g, openCard(t, spec, 0), 0, 2)
-}
-
-// fillDevice takes the device's memory until less than a small piece is left, and returns what gives it back.
-func fillDevice(t *testing.T, e *GPU) (empty func()) {
-	t.Helper()
-	const smallest = 1 << 22 // floats
-	config := e.cardConfig(0)
-	config.Train = false
-	var taken []*torch.Card
-	err := e.thread.Do(t.Context(), func() error {
-		for config.Size = 1 << 34; config.Size >= smallest; {
-			card, _, err := torch.OpenCard(config)
-			switch {
-			case errors.Is(err, train.ErrOutOfMemory):
-				config.Size /= 2
-			case err != nil:
-				return err
-			default:
-				taken = append(taken, card)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		_ = e.thread.Do(context.Background(), func() error {
-			for _, card := range taken {
-				card.Close()
-			}
-			return nil
-		})
 	}
 }

@@ -3,9 +3,12 @@
 package engine
 
 import (
+	"bytes"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/duratune/duratune/internal/model"
@@ -29,6 +32,28 @@ func needGPU(tb testing.TB) {
 	tb.Helper()
 	if n, err := torch.GPUs(); err != nil || n == 0 {
 		tb.Skipf("no GPU: not run (%d devices, %v)", n, err)
+	}
+}
+
+// Graphs and own kernels are given up with a line in the log only, which nobody would miss in a test.
+func TestGPUDoesAllItCan(t *testing.T) {
+	needGPU(t)
+	g := readGolden(t, filepath.Join("testdata", model.DistilBERT))
+	var log bytes.Buffer
+	was := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(was)
+	for _, precision := range []string{"fp32", "tf32", "bf16"} {
+		spec := g.spec()
+		spec.Precision = precision
+		e := openCard(t, spec, 0)
+		gpuSteps(t, g, e, 0, 2)
+		if _, err := e.Logits(t.Context(), g.batches[0].Inputs, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(log.String(), "slower") {
+		t.Error(log.String())
 	}
 }
 

@@ -108,10 +108,12 @@ char* dt_cuda_graph_replay(void* graph) { GUARD(static_cast<at::cuda::CUDAGraph*
 // dt_cuda_graph_free also serves a graph whose capture failed.
 char* dt_cuda_graph_free(void* graph) { GUARD(delete static_cast<at::cuda::CUDAGraph*>(graph);) }
 
-// dt_cuda_compile makes kernels out of CUDA C++; names is a list that ends with NULL, functions receives as many.
-char* dt_cuda_compile(const char* source, const char* define, int major, int minor, const char* const* names, void** functions) {
+// dt_cuda_compile makes a device's kernels out of CUDA C++, on any thread; names is a list that ends with NULL, functions receives
+// as many.
+char* dt_cuda_compile(const char* source, const char* define, int device, int major, int minor, const char* const* names, void** functions) {
   GUARD(std::string arch = "--gpu-architecture=sm_" + std::to_string(major) + std::to_string(minor);
         std::vector<char> binary = compile(source, {arch.c_str(), "--std=c++17", "-default-device", define});
+        check(cudaSetDevice(device) == cudaSuccess, "CUDA: cannot use the device");
         void* driver = dlopen("libcuda.so.1", RTLD_NOW);
         auto load = symbol<CUresult (*)(CUmodule*, const void*)>(driver, "cuModuleLoadData");
         auto find = symbol<CUresult (*)(CUfunction*, CUmodule, const char*)>(driver, "cuModuleGetFunction");

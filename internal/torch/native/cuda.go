@@ -28,7 +28,6 @@ type CardConfig struct {
 type CardInfo struct {
 	Name         string
 	Major, Minor int
-	Fused        bool
 }
 
 // Card is a model on a device, with its optimizer. All calls are made on the thread that opened it.
@@ -64,7 +63,7 @@ func OpenCard(c CardConfig) (*Card, CardInfo, error) {
 	if err := take(C.dt_card_open(&card, &config, &info)); err != nil {
 		return nil, CardInfo{}, err
 	}
-	return &Card{card}, CardInfo{C.GoString(&info.name[0]), int(info.major), int(info.minor), info.fused != 0}, nil
+	return &Card{card}, CardInfo{C.GoString(&info.name[0]), int(info.major), int(info.minor)}, nil
 }
 
 // Close frees the device's memory.

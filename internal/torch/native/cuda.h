@@ -34,7 +34,6 @@ typedef struct {
 typedef struct {
   char name[256];
   int major, minor;
-  int fused;  // 1: own kernels, 0: libtorch's
 } dt_card_info;
 
 // A batch of B rows in N tokens, C labels, as int32 (floats by their bits):
@@ -57,7 +56,7 @@ char* dt_card_stats(dt_card* card, float* out, int64_t rows);    // loss and nor
 char* dt_card_write(dt_card* card, const float* w, const float* m, const float* v);  // NULL: left as it is
 char* dt_card_gradients(dt_card* card, float* out);              // for tests: fp32, after DT_MICRO_FIRST
 char* dt_card_memory(dt_card* card, int64_t* peak);
-// dt_card_note is why graphs were given up, once, or NULL. To be freed.
+// dt_card_note is why graphs or own kernels were given up, once, or NULL. To be freed.
 char* dt_card_note(dt_card* card);
 
 // dt_card_copy copies weights and moments on the device; dt_copy_fetch brings them to the host, on any thread.

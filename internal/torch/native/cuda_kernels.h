@@ -1,9 +1,10 @@
-// The kernels of a training step that libtorch lacks, in CUDA C++, compiled at start by NVRTC for the card that is there.
-// G is the gradients' element type: bf16 (kept as unsigned short) or float, chosen by -DG_BF16=1 or 0. Every kernel gives the
-// same bits for the same input: no atomics, and sums in a fixed order.
+// The kernels of a training step that libtorch lacks, or has slower, in CUDA C++, compiled at start by NVRTC for the card that is
+// there. G is the gradients' element type: bf16 (kept as unsigned short) or float, chosen by -DG_BF16=1 or 0. Every kernel gives
+// the same bits for the same input: no atomics, and sums in a fixed order.
 #pragma once
 
-static const char* const kKernelNames[] = {"norm_partial", "norm_finish", "adam", "table_grad", nullptr};
+enum Kernel { kNormPartial, kNormFinish, kAdam, kLoss, kTableGrad, kColumnSum, kNormGrad, kKernels };
+static const char* const kKernelNames[] = {"norm_partial", "norm_finish", "adam", "loss", "table_grad", "column_sum", "norm_grad", nullptr};
 
 static const char* const kKernelSource = R"cuda(
 typedef unsigned short u16;
@@ -112,6 +113,27 @@ extern "C" __global__ void __launch_bounds__(256) adam(F4* w, G4* g, F4* m, F4* 
   }
 }
 
+// One block: the cross-entropy of logits[n c] with target[n c], in which a row has its share of the mean, and its gradient.
+extern "C" __global__ void __launch_bounds__(256) loss(const float* logits, const float* target, G* grad, float* sum, int n, int c) {
+  float total = 0;
+  for (int i = threadIdx.x; i < n; i += 256) {
+    const float *x = logits + static_cast<i64>(i) * c, *t = target + static_cast<i64>(i) * c;
+    float most = x[0], z = 0, share = 0;
+    for (int k = 1; k < c; k++) most = x[k] > most ? x[k] : most;
+    for (int k = 0; k < c; k++) {
+      z += expf(x[k] - most);
+      share += t[k];
+    }
+    z = most + logf(z);
+    for (int k = 0; k < c; k++) {
+      total += t[k] * (z - x[k]);
+      put(grad + static_cast<i64>(i) * c + k, expf(x[k] - z) * share - t[k]);
+    }
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) *sum = total;
+}
+
 // The gradient of a table: out[key[i]] = sum of dy[j] over all j with key[j] = key[i], for rows of d; block x is token i and
 // works only if it is the first of its key. Key skip gets none. 1024 columns a block of y.
 extern "C" __global__ void __launch_bounds__(256) table_grad(const G* dy, const int* key, G* out, int n, int d, int skip) {
@@ -135,5 +157,61 @@ extern "C" __global__ void __launch_bounds__(256) table_grad(const G* dy, const 
   }
   for (int k = 0; k < 4; k++)
     if (column + 256 * k < d) put(out + static_cast<i64>(id) * d + column + 256 * k, sum[k]);
+}
+
+// Adds up what 64 groups of 16 threads have for 16 columns, a column a thread. Lane 0 of warp w < 16 receives the sum of column w.
+__device__ float down(float x) {
+  __shared__ float part[64][17];
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  __syncthreads();
+  part[threadIdx.x / 16][threadIdx.x % 16] = x;
+  __syncthreads();
+  if (warp >= 16) return 0;
+  x = part[lane][warp] + part[lane + 32][warp];
+  for (int o = 16; o > 0; o >>= 1) x += __shfl_down_sync(~0u, x, o);
+  return x;
+}
+
+// The gradient of a bias: out[column] = sum of y[n d] over its rows; 16 columns a block.
+extern "C" __global__ void __launch_bounds__(1024) column_sum(const G* y, G* out, int n, int d) {
+  int column = 16 * blockIdx.x + threadIdx.x % 16, warp = threadIdx.x / 32;
+  float sum = 0;
+  if (column < d) {
+#pragma unroll 8
+    for (int i = threadIdx.x / 16; i < n; i += 64) sum += up(y[static_cast<i64>(i) * d + column]);
+  }
+  sum = down(sum);
+  column = 16 * blockIdx.x + warp;
+  if (threadIdx.x % 32 == 0 && warp < 16 && column < d) put(out + column, sum);
+}
+
+// The gradients of a layer norm's weight and bias: the sums of dy (x - mean) rstd and of dy over the rows; 16 columns a block.
+extern "C" __global__ void __launch_bounds__(1024) norm_grad(const G* dy, const G* x, const float* mean, const float* rstd, G* weight,
+                                                            G* bias, int n, int d) {
+  int column = 16 * blockIdx.x + threadIdx.x % 16, warp = threadIdx.x / 32;
+  float w = 0, b = 0;
+  for (int i = threadIdx.x / 16; i < n && column < d; i += 64 * 4) {
+    float g[4], normed[4];  // so that all loads are on their way before the first is used
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      int row = min(i + 64 * k, n - 1);
+      i64 at = static_cast<i64>(row) * d + column;
+      g[k] = up(dy[at]);
+      normed[k] = (up(x[at]) - mean[row]) * rstd[row];
+    }
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      if (i + 64 * k < n) {
+        w += g[k] * normed[k];
+        b += g[k];
+      }
+  }
+  w = down(w);
+  b = down(b);
+  column = 16 * blockIdx.x + warp;
+  if (threadIdx.x % 32 == 0 && warp < 16 && column < d) {
+    put(weight + column, w);
+    put(bias + column, b);
+  }
 }
 )cuda";

@@ -11,9 +11,10 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/embedding_dense_backward.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/native_dropout_backward.h>
@@ -38,7 +39,6 @@ struct Views {
   const Tensor &weights, &gradients;
   const int64_t* offset;
 
-
   Tensor of(const Tensor& flat, int64_t at, at::IntArrayRef shape) const {
     return flat.defined() ? flat.narrow(0, at, c10::multiply_integers(shape)).view(shape) : Tensor();
   }
@@ -59,9 +59,9 @@ struct Views {
 Tensor linear(const Linear& l, const Tensor& x) { return at::addmm(l.b, x, l.w.t()); }
 
 // linear_backward writes the weights' gradients. dx = dy·w is the caller's, who may add it to another.
-void linear_backward(const Linear& l, const Tensor& x, const Tensor& dy) {
+void linear_backward(const Linear& l, const Tensor& x, const Tensor& dy, const Sums& sums) {
   at::mm_out(const_cast<Tensor&>(l.gw), dy.t(), x);
-  at::sum_out(const_cast<Tensor&>(l.gb), dy, {0}, false, l.gb.scalar_type());
+  sums.columns(l.gb, dy);
 }
 
 Tensor dropout(const Tensor& x, double p, bool train, Tensor* mask) {
@@ -75,7 +75,31 @@ Tensor dropout_backward(const Tensor& dy, double p, const Tensor& mask) {
   return mask.defined() ? at::native_dropout_backward(dy, mask, 1 / (1 - p)) : dy;
 }
 
+void norm_backward(const LayerNorm& w, const Normed& t, const Tensor& dy, const Sums& sums, Tensor* dh, Tensor* dresidual) {
+  *dresidual = sums.norm(w, t, dy);
+  *dh = dropout_backward(*dresidual, t.drop, t.mask);
+}
+
 }  // namespace
+
+Tensor Sums::loss(const Tensor& logits, const Tensor& target, Tensor dlogits) const {
+  Tensor log_probs = at::_log_softmax(logits, 1, false);
+  dlogits.copy_(log_probs.exp() * target.sum(1, true) - target);
+  return (log_probs * target).sum().neg();
+}
+
+void Sums::table(const Table& t, const Tensor& dy, const Tensor& key) const {
+  t.g.copy_(at::embedding_dense_backward(dy, key, t.g.size(0), t.pad, false));
+}
+
+void Sums::columns(Tensor g, const Tensor& dy) const { at::sum_out(g, dy, {0}, false, g.scalar_type()); }
+
+Tensor Sums::norm(const LayerNorm& w, const Normed& t, const Tensor& dy) const {
+  auto [dx, dw, db] = at::native_layer_norm_backward(dy, t.sum, w.w.sizes(), t.mean, t.rstd, w.w, w.b, {true, true, true});
+  w.gw.copy_(dw);
+  w.gb.copy_(db);
+  return dx;
+}
 
 Classifier::Classifier(const dt_card_config& c, const Tensor& weights, const Tensor& gradients) : c_(c) {
   Views v{weights, gradients, c.offsets};
@@ -136,14 +160,6 @@ Normed Classifier::norm(const LayerNorm& w, const Tensor& h, const Tensor& resid
   return t;
 }
 
-void Classifier::norm_backward(const LayerNorm& w, const Normed& t, const Tensor& dy, Tensor* dh, Tensor* dresidual) const {
-  auto [dsum, dw, db] = at::native_layer_norm_backward(dy, t.sum, {c_.hidden}, t.mean, t.rstd, w.w, w.b, {true, true, true});
-  w.gw.copy_(dw);
-  w.gb.copy_(db);
-  *dresidual = dsum;
-  *dh = dropout_backward(dsum, t.drop, t.mask);
-}
-
 Tensor Classifier::block(const Block& w, BlockTape& t, const Tensor& x, const Batch& b, bool last, bool train) const {
   int64_t n = x.size(0), heads = c_.heads, k = c_.hidden / heads;
   auto p = [&](double drop) { return train ? drop : 0.0; };
@@ -153,7 +169,7 @@ Tensor Classifier::block(const Block& w, BlockTape& t, const Tensor& x, const Ba
   a.query_starts = a.key_starts = b.key_starts;
   a.max_query = a.max_key = b.max_key;
   if (last) {  // the head reads the first tokens only
-    t.query = at::index_select(x, 0, b.first);
+    t.query = at::embedding(x, b.first);
     a.query_starts = b.query_starts;
     a.max_query = 1;
     a.q = linear(w.q, t.query).view({t.query.size(0), heads, k});
@@ -174,26 +190,28 @@ Tensor Classifier::block(const Block& w, BlockTape& t, const Tensor& x, const Ba
   return t.second.out;
 }
 
-Tensor Classifier::block_backward(const Block& w, const BlockTape& t, Tensor dy, const Batch& b, bool last) const {
+Tensor Classifier::block_backward(const Block& w, const BlockTape& t, Tensor dy, const Batch& b, bool last, const Sums& sums) const {
   int64_t n = t.x.size(0), d = c_.hidden;
   Tensor dh, dx, dresidual;
-  norm_backward(w.fed, t.second, dy, &dh, &dx);
-  linear_backward(w.down, t.active, dh);
+  norm_backward(w.fed, t.second, dy, sums, &dh, &dx);
+  linear_backward(w.down, t.active, dh, sums);
   Tensor dup = activate(t.up, true, at::mm(dh, w.down.w));
-  linear_backward(w.up, t.first.out, dup);
-  norm_backward(w.attended, t.first, dx.addmm_(dup, w.up.w), &dh, &dresidual);  // dx may be dh, which is not needed any more
-  linear_backward(w.out, t.attended, dh);
+  linear_backward(w.up, t.first.out, dup, sums);
+  norm_backward(w.attended, t.first, dx.addmm_(dup, w.up.w), sums, &dh, &dresidual);  // dx may be dh, which is not needed any more
+  linear_backward(w.out, t.attended, dh, sums);
   Tensor dq, dk, dv;
   t.attention.backward(at::mm(dh, w.out.w), &dq, &dk, &dv);
   if (!last) {
     Tensor dqkv = at::cat({dq.reshape({n, d}), dk.reshape({n, d}), dv.reshape({n, d})}, 1);
-    linear_backward(w.qkv, t.x, dqkv);
+    linear_backward(w.qkv, t.x, dqkv, sums);
     return dresidual.addmm_(dqkv, w.qkv.w);
   }
   Tensor query = dq.reshape({dq.size(0), d}), dkv = at::cat({dk.reshape({n, d}), dv.reshape({n, d})}, 1);
-  linear_backward(w.q, t.query, query);
-  linear_backward(w.kv, t.x, dkv);
-  return at::mm(dkv, w.kv.w).index_add_(0, b.first, dresidual.addmm_(query, w.q.w));
+  linear_backward(w.q, t.query, query, sums);
+  linear_backward(w.kv, t.x, dkv, sums);
+  Tensor all = at::zeros({n, d}, dkv.options());
+  sums.table({Tensor(), all, -1}, dresidual.addmm_(query, w.q.w), b.first);
+  return all.addmm_(dkv, w.kv.w);
 }
 
 Tape Classifier::forward(const Batch& b, bool train) const {
@@ -210,7 +228,7 @@ Tape Classifier::forward(const Batch& b, bool train) const {
     x = block(blocks_[i], t.blocks.back(), x, b, first_only(i), train);
     if (!train) t.blocks.back() = {};  // an evaluation goes back nowhere, and large batches take room
   }
-  if (!first_only(blocks_.size() - 1)) x = at::index_select(x, 0, b.first);
+  if (!first_only(blocks_.size() - 1)) x = at::embedding(x, b.first);
   t.dense_in = c_.type == DT_ROBERTA ? dropout(x, c_.drop_head, train, &t.head_in_mask) : x;
   t.dense = linear(dense_, t.dense_in);
   t.dense_active = c_.type == DT_DISTILBERT ? at::relu(t.dense) : at::tanh(t.dense);
@@ -219,33 +237,31 @@ Tape Classifier::forward(const Batch& b, bool train) const {
   return t;
 }
 
-Tensor Classifier::loss(Tape& t, const Batch& b) const {
-  t.log_probs = at::_log_softmax(t.logits, 1, false);
-  return (t.log_probs * b.target).sum().neg();
+Tensor Classifier::loss(Tape& t, const Batch& b, const Sums& sums) const {
+  t.dlogits = at::empty(t.logits.sizes(), t.classifier_in.options());
+  return sums.loss(t.logits, b.target, t.dlogits);
 }
 
-void Classifier::backward(const Tape& t, const Batch& b, const TableGrad& table_grad) const {
-  Tensor dlogits = t.log_probs.exp() * b.target.sum(1, true) - b.target;
-  Tensor g = dlogits.to(t.classifier_in.scalar_type());
-  linear_backward(classifier_, t.classifier_in, g);
+void Classifier::backward(const Tape& t, const Batch& b, const Sums& sums) const {
+  Tensor g = t.dlogits;
+  linear_backward(classifier_, t.classifier_in, g, sums);
   g = dropout_backward(at::mm(g, classifier_.w), c_.drop_head, t.dense_mask);
   g = c_.type == DT_DISTILBERT ? at::threshold_backward(g, t.dense, 0) : at::tanh_backward(g, t.dense_active);
-  linear_backward(dense_, t.dense_in, g);
+  linear_backward(dense_, t.dense_in, g, sums);
   g = dropout_backward(at::mm(g, dense_.w), c_.drop_head, t.head_in_mask);
   if (!first_only(blocks_.size() - 1)) g = at::zeros({b.ids.size(0), c_.hidden}, g.options()).index_copy_(0, b.first.to(at::kLong), g);
-  for (size_t i = blocks_.size(); i-- > 0;) g = block_backward(blocks_[i], t.blocks[i], g, b, first_only(i));
+  for (size_t i = blocks_.size(); i-- > 0;) g = block_backward(blocks_[i], t.blocks[i], g, b, first_only(i), sums);
   g = dropout_backward(g, c_.drop_hidden, t.embed_mask);
   Tensor dh, dsum;
-  norm_backward(embed_norm_, t.embedded, g, &dh, &dsum);
-  table_grad(dsum, b.ids, word_);
-  table_grad(dsum, b.positions, position_);
-  if (b.types.defined()) {  // the few types have many tokens each: a product, where table_grad would add them one by one
+  norm_backward(embed_norm_, t.embedded, g, sums, &dh, &dsum);
+  sums.table(word_, dsum, b.ids);
+  sums.table(position_, dsum, b.positions);
+  if (b.types.defined()) {  // the few types have many tokens each: a product, where a kernel would add them one by one
     Tensor is = b.types.unsqueeze(1).eq(at::arange(type_.g.size(0), b.types.options())).to(dsum.scalar_type());
     Tensor table = type_.g;
     at::mm_out(table, is.t(), dsum);
   } else if (type_.w.defined()) {
-    Tensor row = type_.g.select(0, 0);
-    at::sum_out(row, dsum, {0}, false, row.scalar_type());
+    sums.columns(type_.g.select(0, 0), dsum);
   }
 }
 

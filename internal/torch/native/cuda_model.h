@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <vector>
 
 #include "cuda.h"
@@ -65,27 +64,32 @@ struct Tape {
   at::Tensor embed_mask;
   std::vector<BlockTape> blocks;
   at::Tensor head_in_mask, dense, dense_active, dense_mask, dense_in, classifier_in, logits;  // logits fp32 [B C]
-  at::Tensor log_probs;
+  at::Tensor dlogits;  // T [B C], once the loss is known
 };
 
-// TableGrad writes a table's gradient: out[key[i]] += dy[i], into rows that are zero.
-using TableGrad = std::function<void(const at::Tensor& dy, const at::Tensor& key, const Table& table)>;
+// Sums is what adds up over rows or tokens, here with libtorch's operations: the loss and, written where they belong, gradients.
+struct Sums {
+  virtual ~Sums() = default;
+  virtual at::Tensor loss(const at::Tensor& logits, const at::Tensor& target, at::Tensor dlogits) const;  // fp32 [B C]; dlogits T
+  virtual void table(const Table& t, const at::Tensor& dy, const at::Tensor& key) const;  // g[key[i]] += dy[i], into rows that are zero
+  virtual void columns(at::Tensor g, const at::Tensor& dy) const;                         // g [D], dy [N D]
+  virtual at::Tensor norm(const LayerNorm& w, const Normed& t, const at::Tensor& dy) const;  // returns the input's gradient
+};
 
 class Classifier {
  public:
   Classifier(const dt_card_config& config, const at::Tensor& weights, const at::Tensor& gradients);
   // forward returns the tape, with logits; train switches dropout on.
   Tape forward(const Batch& batch, bool train) const;
-  at::Tensor loss(Tape& tape, const Batch& batch) const;  // fp32, a scalar
-  void backward(const Tape& tape, const Batch& batch, const TableGrad& table_grad) const;
+  at::Tensor loss(Tape& tape, const Batch& batch, const Sums& sums) const;  // fp32, a scalar
+  void backward(const Tape& tape, const Batch& batch, const Sums& sums) const;
 
  private:
   bool first_only(size_t block) const;
   at::Tensor activate(const at::Tensor& x, bool backward, const at::Tensor& dy) const;
   at::Tensor block(const Block& w, BlockTape& t, const at::Tensor& x, const Batch& b, bool last, bool train) const;
-  at::Tensor block_backward(const Block& w, const BlockTape& t, at::Tensor dy, const Batch& b, bool last) const;
+  at::Tensor block_backward(const Block& w, const BlockTape& t, at::Tensor dy, const Batch& b, bool last, const Sums& sums) const;
   Normed norm(const LayerNorm& w, const at::Tensor& h, const at::Tensor& residual, double drop) const;
-  void norm_backward(const LayerNorm& w, const Normed& t, const at::Tensor& dy, at::Tensor* dh, at::Tensor* dresidual) const;
 
   dt_card_config c_;
   Table word_, position_, type_;

@@ -4,7 +4,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/embedding_dense_backward.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
@@ -17,19 +17,21 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <dlfcn.h>
 
+#include <algorithm>
 #include <cstring>
+#include <future>
 #include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
-#include "cuda_kernels.h"
 #define AT_PER_OPERATOR_HEADERS
 #include <ATen/TensorOperators.h>
 
 #include "cuda_model.h"
+#include "cuda_plugin.h"
 
 #define GUARD(...)                          \
   try {                                     \
@@ -44,41 +46,6 @@ namespace {
 
 using at::Tensor;
 using c10::impl::VirtualGuardImpl;
-
-// Plugin is the functions of infra/libtorch/plugin/cudagraph.cpp.
-struct Plugin {
-  char* (*device)(int, char*, int, int*, int*);
-  char* (*begin)(void**, unsigned long long*);
-  char *(*end)(void*), *(*replay)(void*), *(*free)(void*);
-  char* (*compile)(const char*, const char*, int, int, const char* const*, void**);
-  char* (*launch)(void*, int, int, int, void**);
-
-  Plugin(const char* path, const char* hash) {
-    void* library = dlopen(path, RTLD_NOW);
-    TORCH_CHECK(library, "CUDA plugin: ", dlerror());
-    auto find = [&](auto& f, const char* name) {
-      f = reinterpret_cast<std::decay_t<decltype(f)>>(dlsym(library, name));
-      TORCH_CHECK(f, "CUDA plugin ", path, ": no ", name);
-    };
-    const char* (*have)() = nullptr;
-    find(have, "dt_cuda_hash");
-    TORCH_CHECK(strcmp(have(), hash) == 0, "CUDA plugin ", path, " was built from another source (", have(), ", this program wants ", hash, ")");
-    find(device, "dt_cuda_device");
-    find(begin, "dt_cuda_graph_begin");
-    find(end, "dt_cuda_graph_end");
-    find(replay, "dt_cuda_graph_replay");
-    find(free, "dt_cuda_graph_free");
-    find(compile, "dt_cuda_compile");
-    find(launch, "dt_cuda_launch");
-  }
-};
-
-void check(char* message) {
-  if (!message) return;
-  std::string text = message;
-  free(message);
-  TORCH_CHECK(false, text);
-}
 
 // Event is a point on a stream. On the CPU it does nothing.
 struct Event {
@@ -108,8 +75,8 @@ constexpr int kPartials = 1024;
 struct dt_card {
   dt_card_config c;
   at::Device device;
-  bool cuda, graphs, fused = false;
-  std::unique_ptr<Plugin> plugin;
+  bool cuda, graphs;
+  std::unique_ptr<dt::Plugin> plugin;
   std::unique_ptr<VirtualGuardImpl> gpu;
   c10::Stream stream;
   std::string note;
@@ -121,15 +88,18 @@ struct dt_card {
   std::unique_ptr<dt::Classifier> model;
   std::map<std::tuple<int, int64_t, int64_t, int64_t, bool>, Graph> captured;
   unsigned long long pool[2] = {0, 0};
-  void* kernels[4] = {};
+  std::unique_ptr<dt::OwnKernels> kernels;  // NULL: libtorch's operations do it all
+  dt::Sums plain;
+  std::future<void> warming;  // of cuBLAS, beside the rest of the start
 
   explicit dt_card(const dt_card_config& config);
   ~dt_card();
   void open_cuda(dt_card_info* info);
+  bool fused();
+  const dt::Sums& sums() { return fused() ? *kernels : plain; }
   void allocate();
   dt::Batch batch(int64_t rows, int64_t tokens, int64_t max_key, bool typed) const;
   void body(int kind, const dt::Batch& b);
-  void table_grad(const Tensor& dy, const Tensor& key, const dt::Table& t);
   void update(const Tensor& head, const Tensor& loss, const Tensor& gradients);
   void update_fused(const Tensor& head, const Tensor& loss);
   Graph capture(int kind, const dt::Batch& b);
@@ -145,6 +115,24 @@ namespace {
 
 c10::Stream cpu_stream() { return c10::Stream(c10::Stream::DEFAULT, at::Device(at::kCPU)); }
 
+// Streams of cards that were closed. They are used again, because cuBLAS keeps 32 MiB for every stream it ever worked on.
+std::mutex idle_mutex;
+std::vector<c10::Stream> idle;
+
+c10::Stream take_stream(const VirtualGuardImpl& gpu, at::Device device) {
+  std::lock_guard<std::mutex> lock(idle_mutex);
+  auto found = std::find_if(idle.begin(), idle.end(), [&](const c10::Stream& s) { return s.device() == device; });
+  if (found == idle.end()) return gpu.getStreamFromGlobalPool(device, false);
+  c10::Stream s = *found;
+  idle.erase(found);
+  return s;
+}
+
+void leave_stream(const c10::Stream& s) {
+  std::lock_guard<std::mutex> lock(idle_mutex);
+  idle.push_back(s);
+}
+
 }  // namespace
 
 dt_card::dt_card(const dt_card_config& config)
@@ -153,29 +141,44 @@ dt_card::dt_card(const dt_card_config& config)
 
 dt_card::~dt_card() {
   if (!gpu) return;  // on the CPU, or the plugin was refused
+  if (warming.valid()) warming.wait();
   try {
     synchronize();
     for (auto& [key, g] : captured)
-      if (g.graph) check(plugin->free(g.graph));
+      if (g.graph) dt::check(plugin->free(g.graph));
     for (auto& s : slots)
       if (s.used.event) gpu->destroyEvent(s.used.event, device.index());
+    leave_stream(stream);
   } catch (const std::exception&) {  // the device is lost; its memory went with it
   }
 }
 
 void dt_card::open_cuda(dt_card_info* info) {
-  plugin = std::make_unique<Plugin>(c.plugin, c.plugin_hash);
-  check(plugin->device(device.index(), info->name, sizeof info->name, &info->major, &info->minor));
+  plugin = std::make_unique<dt::Plugin>(c.plugin, c.plugin_hash);
+  dt::check(plugin->device(device.index(), info->name, sizeof info->name, &info->major, &info->minor));
   gpu = std::make_unique<VirtualGuardImpl>(at::kCUDA);
   gpu->setDevice(device);
   at::globalContext().lazyInitDevice(at::kCUDA);
-  stream = gpu->getStreamFromGlobalPool(device, false);
+  stream = take_stream(*gpu, device);
   gpu->exchangeStream(stream);  // a graph is not captured from the default stream
-  char* problem = plugin->compile(kKernelSource, c.precision == DT_BF16 ? "-DG_BF16=1" : "-DG_BF16=0", info->major, info->minor, kKernelNames, kernels);
-  fused = problem == nullptr;
-  if (problem) note = std::string("own kernels are not used: ") + problem;
-  free(problem);
-  info->fused = fused;
+  warming = std::async(std::launch::async, [this] {  // its first product takes some hundredths of a second
+    VirtualGuardImpl thread(at::kCUDA);
+    thread.setDevice(device);
+    thread.exchangeStream(stream);
+    Tensor x = at::zeros({64, 64}, at::TensorOptions(device).dtype(c.precision == DT_BF16 ? at::kBFloat16 : at::kFloat));
+    at::addmm(x.select(0, 0), x, x.t());
+  });
+  if (c.train) kernels = std::make_unique<dt::OwnKernels>(*plugin, device.index(), info->major, info->minor, c.precision == DT_BF16);
+}
+
+// fused tells whether there are own kernels. The first call waits for their compilation.
+bool dt_card::fused() {
+  std::string problem;
+  if (kernels && !kernels->ready(&problem)) {
+    note = "own kernels are not used: " + problem;
+    kernels.reset();
+  }
+  return kernels != nullptr;
 }
 
 void dt_card::allocate() {
@@ -221,32 +224,14 @@ dt::Batch dt_card::batch(int64_t rows, int64_t tokens, int64_t max_key, bool typ
   return b;
 }
 
-void dt_card::table_grad(const Tensor& dy, const Tensor& key, const dt::Table& t) {
-  int64_t n = dy.size(0), d = dy.size(1);
-  if (!fused) {
-    t.g.copy_(at::embedding_dense_backward(dy, key, t.g.size(0), t.pad, false));
-    return;
-  }
-  const void *from = dy.const_data_ptr(), *keys = key.const_data_ptr();
-  void* to = t.g.data_ptr();
-  int tokens = static_cast<int>(n), width = static_cast<int>(d), skip = static_cast<int>(t.pad);
-  void* args[] = {&from, &keys, &to, &tokens, &width, &skip};
-  check(plugin->launch(kernels[3], tokens, (width + 1023) / 1024, 256, args));
-}
-
 // update_fused is norm, clipping, AdamW and the new shadow in three kernels.
 void dt_card::update_fused(const Tensor& head, const Tensor& loss) {
-  void *g = grad.data_ptr(), *p = partial.data_ptr(), *h = head.data_ptr(), *l = loss.data_ptr(), *b = bad.data_ptr(), *st = stats.data_ptr(),
-       *sc = scalars.data_ptr(), *w = master.data_ptr(), *m1 = m.data_ptr(), *m2 = v.data_ptr(), *sh = shadow.defined() ? shadow.data_ptr() : nullptr;
-  int64_t n = c.size, decayed = c.decayed, tables = c.tables;
-  int parts = kPartials;
+  const void *h = head.const_data_ptr(), *l = loss.const_data_ptr();
+  void *g = grad.data_ptr(), *sums = partial.data_ptr(), *clip = scalars.data_ptr(), *sh = shadow.defined() ? shadow.data_ptr() : nullptr;
   float max_norm = c.max_norm, beta1 = c.beta1, beta2 = c.beta2, eps = c.adam_eps, decay = c.decay;
-  void* sums[] = {&g, &p, &n};
-  check(plugin->launch(kernels[0], parts, 1, 256, sums));
-  void* finish[] = {&p, &parts, &h, &l, &b, &st, &sc, &max_norm};
-  check(plugin->launch(kernels[1], 1, 1, 256, finish));
-  void* adam[] = {&w, &g, &m1, &m2, &sh, &n, &decayed, &tables, &h, &sc, &beta1, &beta2, &eps, &decay};
-  check(plugin->launch(kernels[2], 132 * 16, 1, 256, adam));
+  kernels->launch(kNormPartial, kPartials, 1, 256, g, sums, c.size);
+  kernels->launch(kNormFinish, 1, 1, 256, sums, kPartials, h, l, bad.data_ptr(), stats.data_ptr(), clip, max_norm);
+  kernels->launch(kAdam, 132 * 16, 1, 256, master.data_ptr(), g, m.data_ptr(), v.data_ptr(), sh, c.size, c.decayed, c.tables, h, clip, beta1, beta2, eps, decay);
 }
 
 // update is the same in libtorch's operations.
@@ -278,9 +263,9 @@ void dt_card::body(int kind, const dt::Batch& b) {
     logits.narrow(0, 0, tape.logits.size(0)).copy_(tape.logits);
     return;
   }
-  Tensor loss = model->loss(tape, b);
-  model->backward(tape, b, [this](const Tensor& dy, const Tensor& key, const dt::Table& t) { table_grad(dy, key, t); });
-  if (kind == DT_STEP) return fused ? update_fused(b.head, loss) : update(b.head, loss, grad);
+  Tensor loss = model->loss(tape, b, sums());
+  model->backward(tape, b, sums());
+  if (kind == DT_STEP) return fused() ? update_fused(b.head, loss) : update(b.head, loss, grad);
   if (kind == DT_MICRO_FIRST) {
     sum.copy_(grad);
     micro_loss.copy_(loss);
@@ -309,20 +294,21 @@ void dt_card::choose_products() {
 Graph dt_card::capture(int kind, const dt::Batch& b) {
   Graph g;
   if (!graphs) return g;
+  if (warming.valid()) warming.get();
   choose_products();
   if (kind != DT_UPDATE) {
     dt::Tape tape = model->forward(b, kind != DT_EVAL);
     if (kind != DT_EVAL) {
-      model->loss(tape, b);
-      model->backward(tape, b, [this](const Tensor& dy, const Tensor& key, const dt::Table& t) { table_grad(dy, key, t); });
+      model->loss(tape, b, sums());
+      model->backward(tape, b, sums());
       grad.narrow(0, 0, c.tables).zero_();
     }
   }
   synchronize();
   try {
-    check(plugin->begin(&g.graph, pool));
+    dt::check(plugin->begin(&g.graph, pool));
     body(kind, b);
-    check(plugin->end(g.graph));
+    dt::check(plugin->end(g.graph));
   } catch (const c10::OutOfMemoryError&) {
     abandon(g);
     throw;  // eager steps would need as much
@@ -391,7 +377,7 @@ char* dt_card_run(dt_card* card, int kind, int64_t rows, int64_t tokens, int64_t
         if (found == card->captured.end()) found = card->captured.emplace(key, card->capture(kind, b)).first;
         if (kind != DT_EVAL) card->seed(seed);
         if (found->second.graph)
-          check(card->plugin->replay(found->second.graph));
+          dt::check(card->plugin->replay(found->second.graph));
         else {
           card->choose_products();
           card->body(kind, b);

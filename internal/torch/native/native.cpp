@@ -10,6 +10,7 @@
 #include <torch/torch.h>
 
 #include <cstring>
+#include <future>
 #include <vector>
 
 #include "kernels.h"
@@ -292,6 +293,20 @@ struct Dropout : Function<Dropout> {
   }
 };
 
+// wake initialises the driver and begins to make the first device's context, which takes as long as mapping libtorch's kernels. The
+// first must be done before, since it waits for the loader. What fails here fails again, and is reported, where the device is opened.
+std::future<void> wake(void* driver) {
+  auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
+  auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
+  auto retain = reinterpret_cast<int (*)(void**, int)>(dlsym(driver, "cuDevicePrimaryCtxRetain"));
+  int device = 0;
+  if (!init || !get || !retain || init(0) != 0 || get(&device, 0) != 0) return {};
+  return std::async(std::launch::async, [=] {
+    void* context = nullptr;
+    retain(&context, device);
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -303,10 +318,13 @@ char* dt_cpu_capability(void) { return strdup(at::get_cpu_capability().c_str());
 char* dt_load_cuda(int* devices) {
   *devices = 0;
   // Without a driver there is no GPU, and half a gigabyte of kernels need not be mapped.
-  if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
-  // Its static initializers register the CUDA kernels with the dispatcher.
-  if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return strdup(dlerror());
-  GUARD(*devices = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;)
+  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+  if (!driver) return nullptr;
+  GUARD(std::future<void> waking = wake(driver);
+        // Its static initializers register the CUDA kernels with the dispatcher.
+        if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return strdup(dlerror());
+        if (waking.valid()) waking.wait();
+        *devices = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;)
 }
 
 int dt_grad_mode(int on) {
