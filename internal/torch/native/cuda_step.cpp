@@ -115,16 +115,16 @@ namespace {
 
 c10::Stream cpu_stream() { return c10::Stream(c10::Stream::DEFAULT, at::Device(at::kCPU)); }
 
-// Streams of cards that were closed. They are used again, because cuBLAS keeps 32 MiB for every stream it ever worked on.
+// Streams of cards that were closed. The last one is used again first, because cuBLAS keeps 32 MiB for every stream it worked on.
 std::mutex idle_mutex;
 std::vector<c10::Stream> idle;
 
 c10::Stream take_stream(const VirtualGuardImpl& gpu, at::Device device) {
   std::lock_guard<std::mutex> lock(idle_mutex);
-  auto found = std::find_if(idle.begin(), idle.end(), [&](const c10::Stream& s) { return s.device() == device; });
-  if (found == idle.end()) return gpu.getStreamFromGlobalPool(device, false);
+  auto found = std::find_if(idle.rbegin(), idle.rend(), [&](const c10::Stream& s) { return s.device() == device; });
+  if (found == idle.rend()) return gpu.getStreamFromGlobalPool(device, false);
   c10::Stream s = *found;
-  idle.erase(found);
+  idle.erase(std::next(found).base());
   return s;
 }
 
