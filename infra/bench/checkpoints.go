@@ -46,7 +46,7 @@ type checkpointing struct {
 	bytes  int64
 	stall  time.Duration // copies
 	wait   time.Duration // for the checkpoint before
-	saving chan error // of the checkpoint under way; nil: none
+	saving chan error    // of the checkpoint under way; nil: none
 }
 
 func runCheckpoints(ctx context.Context, args []string, out io.Writer) (err error) {
