@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -246,6 +247,12 @@ func (r *report) endPackage(e event, key string) {
 		fmt.Fprintf(r.out, "FAIL %s (%.1f s)\n", e.Package, e.Elapsed)
 		if b := r.output[key]; b != nil {
 			fmt.Fprint(r.out, b.String())
+		}
+		for _, key := range slices.Sorted(maps.Keys(r.output)) { // of tests that did not end: where all goroutines were
+			if name, ok := strings.CutPrefix(key, e.Package+" "); ok && name != "" {
+				fmt.Fprintf(r.out, "%s did not end\n%s", name, r.output[key])
+				delete(r.output, key)
+			}
 		}
 		if len(r.failures()[e.Package]) == 0 {
 			r.Failed++

@@ -68,6 +68,16 @@ func TestPanicOutsideOfTests(t *testing.T) {
 	}
 }
 
+// What a hung test wrote, in the end the stacks of all goroutines, comes as its output, and the test has no end.
+func TestTimeoutNamesWhatDidNotEnd(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out, false)
+	err := r.read(strings.NewReader(`{"Action":"output","Package":"p","Test":"TestHung","Output":"panic: test timed out after 10m0s\n"}` + "\n" + `{"Action":"fail","Package":"p"}`))
+	if err != nil || r.Failed != 1 || !strings.Contains(out.String(), "TestHung did not end\npanic: test timed out") {
+		t.Errorf("got %+v, %v:\n%s", r.Totals, err, &out)
+	}
+}
+
 // TestRepeat: a test that fails and then passes is flaky; one that fails twice, and those of a package that panicked, fail.
 func TestRepeat(t *testing.T) {
 	dir := t.TempDir()
