@@ -6,7 +6,7 @@
 package mlflowtest
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -154,7 +154,7 @@ func (s *Server) entry(next http.Handler) http.Handler {
 		})
 		defer record()
 		f := s.take(call.Method + " " + call.Path)
-		f.wait(r.Context())
+		f.wait(r)
 		switch {
 		case f.Status != 0:
 			if f.RetryAfter != "" {
@@ -183,8 +183,8 @@ func (s *Server) entry(next http.Handler) http.Handler {
 	})
 }
 
-// wait holds a request back.
-func (f Fault) wait(ctx context.Context) {
+// wait holds a request back, until its client is gone: which a server only notices once it has read the body.
+func (f Fault) wait(r *http.Request) {
 	var passed <-chan time.Time
 	if f.Delay > 0 {
 		passed = time.After(f.Delay)
@@ -192,10 +192,15 @@ func (f Fault) wait(ctx context.Context) {
 	if f.Delay <= 0 && f.Until == nil {
 		return
 	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	select {
 	case <-passed:
 	case <-f.Until:
-	case <-ctx.Done():
+	case <-r.Context().Done():
 	}
 }
 
