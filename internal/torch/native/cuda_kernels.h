@@ -124,10 +124,11 @@ extern "C" __global__ void __launch_bounds__(256) loss(const float* logits, cons
       z += expf(x[k] - most);
       share += t[k];
     }
-    z = most + logf(z);
+    z = logf(z);
     for (int k = 0; k < c; k++) {
-      total += t[k] * (z - x[k]);
-      put(grad + static_cast<i64>(i) * c + k, expf(x[k] - z) * share - t[k]);
+      float log_prob = (x[k] - most) - z;  // z is small, and adding most to it would round it
+      total -= t[k] * log_prob;
+      put(grad + static_cast<i64>(i) * c + k, expf(log_prob) * share - t[k]);
     }
   }
   total = block_sum(total);

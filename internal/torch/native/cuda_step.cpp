@@ -294,7 +294,7 @@ void dt_card::choose_products() {
 Graph dt_card::capture(int kind, const dt::Batch& b) {
   Graph g;
   if (!graphs) return g;
-  if (warming.valid()) warming.get();
+  if (warming.valid()) warming.wait();  // what failed there fails again, and is reported, in the pass below
   choose_products();
   if (kind != DT_UPDATE) {
     dt::Tape tape = model->forward(b, kind != DT_EVAL);
