@@ -116,7 +116,6 @@ func (g *GPU) load(device int) error {
 	g.identity = train.Identity{
 		Device: info.Name, InstructionSet: fmt.Sprintf("%d.%d", info.Major, info.Minor), Libtorch: torch.Version, Precision: s.Precision,
 	}
-	g.note()
 	if len(loaded.Drawn)+len(loaded.Dropped) > 0 {
 		slog.Info("weights differ from the folder's", "dir", s.ModelDir, "drawn", loaded.Drawn, "dropped", loaded.Dropped)
 	}
