@@ -168,3 +168,30 @@ func TestIdentityAndMemory(t *testing.T) {
 		t.Errorf("memory is %+v", m)
 	}
 }
+
+// Batches are packed, so that hardly two have as many tokens, and oneDNN (bf16) keeps what it makes for each number.
+func TestMemoryStaysFlatWithManyShapes(t *testing.T) {
+	spec := readGolden(t, "testdata/distilbert").spec()
+	spec.Precision, spec.BatchSize = "bf16", 16
+	spec.MicroStep = spec.BatchSize
+	e := openEngine(t, spec)
+	tokens := func(from, to int) int64 { // a step for each number of tokens
+		for n := from; n < to; n++ {
+			var b train.Batch
+			for left := n; left > 0; left -= spec.MaxLength {
+				b.Inputs = append(b.Inputs, train.Sequence{IDs: slices.Repeat([]int32{5}, min(left, spec.MaxLength))})
+				b.Labels, b.Rows = append(b.Labels, 0), append(b.Rows, int64(n))
+			}
+			if err := e.Step(t.Context(), int64(n), 1e-5, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return residentBytes(t)
+	}
+	before := tokens(1, 100)
+	grown := tokens(100, 400) - before
+	t.Logf("resident %d MiB, grown by %d KiB over 300 steps of as many shapes", before>>20, grown>>10)
+	if grown > 64<<20 {
+		t.Errorf("the process grew by %d bytes", grown)
+	}
+}
