@@ -65,6 +65,9 @@ func runCheckpoints(ctx context.Context, args []string, out io.Writer) (err erro
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if *every < 1 || *every > int64(*steps) {
+		return fmt.Errorf("-every %d: want 1 to -steps, %d", *every, *steps)
+	}
 	if *uri == "" {
 		dir, err := os.MkdirTemp("", "bench-checkpoints-")
 		if err != nil {

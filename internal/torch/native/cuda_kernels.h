@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256) table_grad(const G* dy, const 
 }
 
 // Adds up what 64 groups of 16 threads have for 16 columns, a column a thread. Lane 0 of warp w < 16 receives the sum of column w.
-__device__ float down(float x) {
+__device__ float column_total(float x) {
   __shared__ float part[64][17];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
@@ -181,7 +181,7 @@ extern "C" __global__ void __launch_bounds__(1024) column_sum(const G* y, G* out
 #pragma unroll 8
     for (int i = threadIdx.x / 16; i < n; i += 64) sum += up(y[static_cast<i64>(i) * d + column]);
   }
-  sum = down(sum);
+  sum = column_total(sum);
   column = 16 * blockIdx.x + warp;
   if (threadIdx.x % 32 == 0 && warp < 16 && column < d) put(out + column, sum);
 }
@@ -207,8 +207,8 @@ extern "C" __global__ void __launch_bounds__(1024) norm_grad(const G* dy, const 
         b += g[k];
       }
   }
-  w = down(w);
-  b = down(b);
+  w = column_total(w);
+  b = column_total(b);
   column = 16 * blockIdx.x + warp;
   if (threadIdx.x % 32 == 0 && warp < 16 && column < d) {
     put(weight + column, w);

@@ -80,6 +80,13 @@ void norm_backward(const LayerNorm& w, const Normed& t, const Tensor& dy, const 
   *dh = dropout_backward(*dresidual, t.drop, t.mask);
 }
 
+// spread puts rows in their places among n, of which the others are zero.
+Tensor spread(const Tensor& rows, const Tensor& places, int64_t n, const Sums& sums) {
+  Tensor all = at::zeros({n, rows.size(1)}, rows.options());
+  sums.table({Tensor(), all, -1}, rows, places);
+  return all;
+}
+
 }  // namespace
 
 Tensor Sums::loss(const Tensor& logits, const Tensor& target, Tensor dlogits) const {
@@ -209,9 +216,7 @@ Tensor Classifier::block_backward(const Block& w, const BlockTape& t, Tensor dy,
   Tensor query = dq.reshape({dq.size(0), d}), dkv = at::cat({dk.reshape({n, d}), dv.reshape({n, d})}, 1);
   linear_backward(w.q, t.query, query, sums);
   linear_backward(w.kv, t.x, dkv, sums);
-  Tensor all = at::zeros({n, d}, dkv.options());
-  sums.table({Tensor(), all, -1}, dresidual.addmm_(query, w.q.w), b.first);
-  return all.addmm_(dkv, w.kv.w);
+  return spread(dresidual.addmm_(query, w.q.w), b.first, n, sums).addmm_(dkv, w.kv.w);
 }
 
 Tape Classifier::forward(const Batch& b, bool train) const {
@@ -249,7 +254,7 @@ void Classifier::backward(const Tape& t, const Batch& b, const Sums& sums) const
   g = c_.type == DT_DISTILBERT ? at::threshold_backward(g, t.dense, 0) : at::tanh_backward(g, t.dense_active);
   linear_backward(dense_, t.dense_in, g, sums);
   g = dropout_backward(at::mm(g, dense_.w), c_.drop_head, t.head_in_mask);
-  if (!first_only(blocks_.size() - 1)) g = at::zeros({b.ids.size(0), c_.hidden}, g.options()).index_copy_(0, b.first.to(at::kLong), g);
+  if (!first_only(blocks_.size() - 1)) g = spread(g, b.first, b.ids.size(0), sums);
   for (size_t i = blocks_.size(); i-- > 0;) g = block_backward(blocks_[i], t.blocks[i], g, b, first_only(i), sums);
   g = dropout_backward(g, c_.drop_hidden, t.embed_mask);
   Tensor dh, dsum;

@@ -106,6 +106,7 @@ struct dt_card {
   void abandon(Graph& g);
   void choose_products();
   void seed(uint64_t s);
+  void add_note(const std::string& why) { note += (note.empty() ? "" : "; ") + why; }
   void synchronize() {
     if (cuda) gpu->synchronizeStream(stream);
   }
@@ -115,7 +116,8 @@ namespace {
 
 c10::Stream cpu_stream() { return c10::Stream(c10::Stream::DEFAULT, at::Device(at::kCPU)); }
 
-// Streams of cards that were closed. The last one is used again first, because cuBLAS keeps 32 MiB for every stream it worked on.
+// Streams that nothing uses; libtorch itself hands 32 out in turn, used or not. The last one is used again first, because cuBLAS
+// keeps 32 MiB for every stream that a handle of it worked on.
 std::mutex idle_mutex;
 std::vector<c10::Stream> idle;
 
@@ -132,6 +134,18 @@ void leave_stream(const c10::Stream& s) {
   std::lock_guard<std::mutex> lock(idle_mutex);
   idle.push_back(s);
 }
+
+// SideStream is the thread's stream while it lives, and nobody else's.
+struct SideStream {
+  VirtualGuardImpl gpu{at::kCUDA};
+  c10::Stream stream, before;
+
+  explicit SideStream(at::Device device) : stream(take_stream(gpu, device)), before(gpu.exchangeStream(stream)) {}
+  ~SideStream() {
+    gpu.exchangeStream(before);
+    leave_stream(stream);
+  }
+};
 
 }  // namespace
 
@@ -175,7 +189,7 @@ void dt_card::open_cuda(dt_card_info* info) {
 bool dt_card::fused() {
   std::string problem;
   if (kernels && !kernels->ready(&problem)) {
-    note = "own kernels are not used: " + problem;
+    add_note("own kernels are not used: " + problem);
     kernels.reset();
   }
   return kernels != nullptr;
@@ -313,7 +327,7 @@ Graph dt_card::capture(int kind, const dt::Batch& b) {
     abandon(g);
     throw;  // eager steps would need as much
   } catch (const std::exception& e) {
-    note = std::string("steps are not captured in CUDA graphs: ") + e.what();
+    add_note(std::string("steps are not captured in CUDA graphs: ") + e.what());
     graphs = false;
     abandon(g);
   }
@@ -332,6 +346,10 @@ struct dt_copy {
   bool cuda;
   Event ready;
   Tensor card[3], host[3];
+
+  ~dt_copy() {
+    if (ready.event) VirtualGuardImpl(at::kCUDA).destroyEvent(ready.event, device.index());
+  }
 };
 
 extern "C" {
@@ -434,17 +452,13 @@ char* dt_card_copy(dt_card* card, dt_copy** out) {
 char* dt_copy_fetch(dt_copy* copy, float** w, float** m, float** v) {
   GUARD(float** to[] = {w, m, v};
         if (copy->cuda) {
-          VirtualGuardImpl gpu(at::kCUDA);
-          c10::Stream side = gpu.getStreamFromGlobalPool(copy->device, false), was = gpu.exchangeStream(side);
-          gpu.block(copy->ready.event, side);
+          SideStream side(copy->device);
+          side.gpu.block(copy->ready.event, side.stream);
           for (int i = 0; i < 3; i++) {
             copy->host[i] = at::empty(copy->card[i].sizes(), copy->card[i].options().device(at::kCPU).pinned_memory(true));
             copy->host[i].copy_(copy->card[i], true);
           }
-          gpu.synchronizeStream(side);
-          gpu.exchangeStream(was);
-          gpu.destroyEvent(copy->ready.event, copy->device.index());
-          copy->ready.event = nullptr;
+          side.gpu.synchronizeStream(side.stream);
         } else {
           for (int i = 0; i < 3; i++) copy->host[i] = copy->card[i];
         }

@@ -312,6 +312,11 @@ std::future<void> wake(void* driver) {
   });
 }
 
+// sleep_again gives back the context that wake made: some hundreds of MB of the device.
+void sleep_again(void* driver) {
+  if (auto release = reinterpret_cast<int (*)(int)>(dlsym(driver, "cuDevicePrimaryCtxRelease"))) release(0);
+}
+
 }  // namespace
 
 extern "C" {
@@ -327,8 +332,13 @@ char* dt_load_cuda(int* devices) {
   if (!driver) return nullptr;
   GUARD(std::future<void> waking = wake(driver);
         // Its static initializers register the CUDA kernels with the dispatcher.
-        if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) return strdup(dlerror());
+        bool loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
+        char* why = loaded ? nullptr : strdup(dlerror());
         if (waking.valid()) waking.wait();
+        if (!loaded) {
+          sleep_again(driver);
+          return why;
+        }
         *devices = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;)
 }
 
