@@ -9,7 +9,8 @@
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bucketize.h>
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/native_dropout_backward.h>
 #include <ATen/ops/softmax.h>
@@ -31,7 +32,9 @@ using at::Tensor;
 bool one_block(int64_t max_key, int64_t head) { return max_key <= (head <= 128 ? 128 : 64); }
 
 bool flash(const Tensor& q) { return q.is_cuda() && q.scalar_type() == at::kBFloat16 && q.size(2) % 8 == 0 && q.size(2) <= 256; }
-bool efficient(const Tensor& q) { return q.is_cuda() && !flash(q); }
+
+// efficient: libtorch 2.11's memory-efficient kernel does not drop the same backward as forward where sequences are packed.
+bool efficient(const Tensor& q, double drop) { return q.is_cuda() && !flash(q) && drop == 0; }
 
 // Deterministic makes ATen choose kernels without atomics while it lives.
 struct Deterministic {
@@ -42,16 +45,32 @@ struct Deterministic {
   ~Deterministic() { at::globalContext().setDeterministicAlgorithms(was, true); }
 };
 
-// different is true where query and key are of different segments: [Q N].
-Tensor different(const Attention& a) {
-  auto segment = [](const Tensor& starts, int64_t n) {
-    Tensor i = at::arange(n, starts.options());
-    return at::bucketize(i, starts.slice(0, 1), false, true);
-  };
-  return segment(a.query_starts, a.q.size(0)).unsqueeze(1).ne(segment(a.key_starts, a.k.size(0)).unsqueeze(0));
-}
+// Padded lays packed rows out as [B L], a sequence a line. The padding between sequences is left out: nobody reads its results.
+class Padded {
+ public:
+  // starts are those of segments in pairs, a sequence and its padding; rows is their number, longest the longest sequence.
+  Padded(const Tensor& starts, int64_t rows, int64_t longest) : batch_(starts.size(0) / 2), longest_(longest) {
+    Tensor from = starts.slice(0, 0, 2 * batch_, 2).contiguous(), to = starts.slice(0, 1, 2 * batch_, 2);
+    Tensor row = from.unsqueeze(1) + at::arange(longest, starts.options());
+    empty = row.ge(to.unsqueeze(1));
+    row_ = row.clamp_max(rows - 1).view({-1});
+    Tensor all = at::arange(rows, starts.options()), line = at::bucketize(all, from, true, true) - 1;
+    outside_ = all.ge(to.index_select(0, line)).unsqueeze(1);
+    slot_ = (line * longest + all - from.index_select(0, line)).clamp_max(batch_ * longest - 1);
+  }
+  Tensor in(const Tensor& x) const {  // [n H K] -> [B H L K]
+    return at::embedding(x.reshape({x.size(0), -1}), row_).view({batch_, longest_, x.size(1), x.size(2)}).transpose(1, 2);
+  }
+  Tensor out(const Tensor& x) const {  // [B H L K] -> [n H K], zero for padding
+    Tensor lines = x.transpose(1, 2).reshape({batch_ * longest_, x.size(1) * x.size(3)});
+    return at::embedding(lines, slot_).masked_fill_(outside_, 0).view({-1, x.size(1), x.size(3)});
+  }
+  Tensor empty;  // bool [B L]
 
-Tensor heads_first(const Tensor& x) { return x.transpose(0, 1); }  // [H n K]
+ private:
+  int64_t batch_, longest_;
+  Tensor row_, slot_, outside_;  // the row of a slot; the slot of a row; bool [n 1]
+};
 
 }  // namespace
 
@@ -63,20 +82,20 @@ Tensor Attention::forward() {
     std::tie(out, lse, rng, rng2, debug) = at::_flash_attention_forward(q, k, v, query_starts, key_starts, max_query, max_key, drop, false, false, scale);
     return out.reshape({n, d});
   }
-  if (efficient(q)) {
-    auto r = at::_efficient_attention_forward(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), {}, query_starts, key_starts, max_query, max_key, drop, 0, true, scale);
+  if (efficient(q, drop)) {
+    auto r = at::_efficient_attention_forward(q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), {}, query_starts, key_starts, max_query, max_key, 0, 0, true, scale);
     out = std::get<0>(r);
     lse = std::get<1>(r);
     rng = std::get<2>(r);
     rng2 = std::get<3>(r);
     return out.reshape({n, d});
   }
-  Tensor scores = at::bmm(heads_first(q), heads_first(k).transpose(1, 2)).to(at::kFloat) * scale;
-  probs = at::softmax(scores.masked_fill(different(*this), -std::numeric_limits<float>::infinity()), -1).to(q.scalar_type());
+  Padded queries(query_starts, n, max_query), keys(key_starts, k.size(0), max_key);
+  Tensor scores = at::matmul(queries.in(q), keys.in(k).transpose(2, 3)).to(at::kFloat) * scale;
+  probs = at::softmax(scores.masked_fill_(keys.empty.view({-1, 1, 1, max_key}), -std::numeric_limits<float>::infinity()), -1).to(q.scalar_type());
   Tensor kept = probs;
   if (drop > 0) std::tie(kept, mask) = at::native_dropout(probs, drop, true);
-  out = heads_first(at::bmm(kept, heads_first(v))).contiguous();  // [Q H K]
-  return out.view({n, d});
+  return queries.out(at::matmul(kept, keys.in(v))).view({n, d});
 }
 
 void Attention::backward(const Tensor& dy, Tensor* dq, Tensor* dk, Tensor* dv) const {
@@ -86,7 +105,7 @@ void Attention::backward(const Tensor& dy, Tensor* dq, Tensor* dk, Tensor* dv) c
     std::tie(*dq, *dk, *dv) = at::_flash_attention_backward(dy.view_as(q), q, k, v, out, lse, query_starts, key_starts, max_query, max_key, drop, false, rng, rng2, scale);
     return;
   }
-  if (efficient(q)) {
+  if (efficient(q, drop)) {
     auto r = at::_efficient_attention_backward(dy.view_as(q).unsqueeze(0), q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), {}, out, query_starts, key_starts,
                                                max_query, max_key, lse, drop, rng, rng2, 0, false, scale, 1);
     *dq = std::get<0>(r).squeeze(0);
@@ -94,16 +113,17 @@ void Attention::backward(const Tensor& dy, Tensor* dq, Tensor* dk, Tensor* dv) c
     *dv = std::get<2>(r).squeeze(0);
     return;
   }
-  Tensor g = heads_first(dy.view_as(q)), kept = probs;
-  Tensor dp = at::bmm(g, heads_first(v).transpose(1, 2));
+  Padded queries(query_starts, q.size(0), max_query), keys(key_starts, k.size(0), max_key);
+  Tensor g = queries.in(dy.view_as(q)).masked_fill(queries.empty.view({-1, 1, max_query, 1}), 0), kept = probs;
+  Tensor dp = at::matmul(g, keys.in(v).transpose(2, 3));
   if (drop > 0) {
     kept = at::native_dropout_backward(probs, mask, 1 / (1 - drop));
     dp = at::native_dropout_backward(dp, mask, 1 / (1 - drop));
   }
-  *dv = heads_first(at::bmm(kept.transpose(1, 2), g));
+  *dv = keys.out(at::matmul(kept.transpose(2, 3), g));
   Tensor ds = (dp - (dp * probs).sum(-1, true)) * probs * scale;
-  *dq = heads_first(at::bmm(ds, heads_first(k)));
-  *dk = heads_first(at::bmm(ds.transpose(1, 2), heads_first(q)));
+  *dq = queries.out(at::matmul(ds, keys.in(k)));
+  *dk = keys.out(at::matmul(ds.transpose(2, 3), queries.in(q)));
 }
 
 }  // namespace dt

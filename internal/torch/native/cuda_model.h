@@ -35,8 +35,8 @@ struct Batch {
   int64_t max_key;
 };
 
-// Attention keeps what its backward pass needs. Which kernel serves depends on device and type: flash (bf16), memory-efficient
-// (fp32) or plain matrix products (the CPU).
+// Attention keeps what its backward pass needs. Which kernel serves: flash (bf16 on a GPU), memory-efficient (fp32 there, without
+// dropout) or matrix products on padded sequences.
 struct Attention {
   at::Tensor q, k, v, out, lse, rng, rng2, probs, mask;  // q [Q H K]; k and v [N H K]
   at::Tensor query_starts, key_starts;
