@@ -2,11 +2,18 @@ package dataset
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
+
+	"github.com/duratune/duratune/internal/train"
 )
 
 // made yields n rows of about 100 bytes.
@@ -79,4 +86,48 @@ func BenchmarkTokenize(b *testing.B) {
 		}
 	}
 	perRow(b, n)
+}
+
+// idle is an engine that takes no time, so that what is left of an epoch is the loop and its batches out of mapped files.
+type idle struct {
+	train.Engine
+	done []train.StepStats
+}
+
+func (e *idle) Step(_ context.Context, step int64, _ float64, _ train.Batch) error {
+	e.done = append(e.done, train.StepStats{Step: step, Finite: true})
+	return nil
+}
+
+func (e *idle) Sync(context.Context) ([]train.StepStats, error) {
+	done := e.done
+	e.done = nil
+	return done, nil
+}
+
+func BenchmarkEpoch(b *testing.B) {
+	const n, batch = 100_000, 8
+	path := filepath.Join(b.TempDir(), "tokens.arrow")
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = Tokenize(b.Context(), made(n), bytesEncoder{}, 128, f, nil)
+	if err := errors.Join(err, f.Close()); err != nil {
+		b.Fatal(err)
+	}
+	tokens, err := OpenTokens(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tokens.Close()
+	plan := train.Plan{NumRows: n, Epochs: 1, BatchSize: batch, Seed: 1, LoggingSteps: 8}
+	plan.Schedule = train.Schedule{Kind: "linear", Peak: 5e-5, Total: plan.TotalSteps()}
+	hooks := train.Hooks{Now: time.Now, Progress: func(train.Progress) {}, Points: func([]train.Point) {}}
+	for b.Loop() {
+		if _, err := train.Epoch(b.Context(), &idle{}, plan, tokens, 0, train.State{}, hooks); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n/batch), "ns/step")
 }
