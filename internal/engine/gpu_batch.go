@@ -15,7 +15,7 @@ import (
 type shape struct {
 	rows, tokens int
 	width        int // tokens a row takes, padding included; 0: rows lie one behind the other
-	maxKey       int // bounds a row, and the padding behind it
+	maxKey       int // bounds a row, and what counts of the padding behind it
 	labels, ints int
 	typed        bool // with token types
 }
@@ -46,6 +46,15 @@ func trainUnit(tokens int) int {
 	default:
 		return 128
 	}
+}
+
+// longest is the largest number of tokens, at least 1.
+func longest(seqs []train.Sequence) int {
+	n := 1
+	for _, seq := range seqs {
+		n = max(n, len(seq.IDs))
+	}
+	return n
 }
 
 // trainShape is the shape of a micro-batch. nil stands for the largest.

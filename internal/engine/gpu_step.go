@@ -53,6 +53,9 @@ func (g *GPU) step(step int64, lr float64, b train.Batch) error {
 func (g *GPU) run(kind int, step int64, lr float64, b train.Batch, from, to int) error {
 	seqs := b.Inputs[from:to]
 	s := trainShape(g.spec, seqs).typedIf(g.config.Typed(seqs))
+	if g.spec.Precision != "bf16" && g.config.AttentionDropout > 0 { // attention then pads to what bounds a row
+		s.maxKey = min(s.maxKey, roundUp(longest(seqs), 32))
+	}
 	ints, err := g.card.Stage(s.ints)
 	if err != nil {
 		return err

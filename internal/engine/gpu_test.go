@@ -252,3 +252,31 @@ func TestGPUReportsPadding(t *testing.T) {
 		t.Errorf("got a share of %v, want %v", got, want)
 	}
 }
+
+// Heads of a size that no fused kernel takes are slower, and no less right.
+func TestGPUHeadsOfAnySize(t *testing.T) {
+	needGPU(t)
+	g := readGolden(t, filepath.Join("testdata", model.BERT))
+	for _, dropout := range []float64{0, 0.2} {
+		for precision, limit := range map[string]float64{"fp32": 1e-4, "bf16": 0.25} {
+			spec := g.spec()
+			spec.ModelDir = withConfig(t, g, map[string]any{"num_attention_heads": 16, "attention_probs_dropout_prob": dropout})
+			spec.Precision, spec.MicroStep, spec.BatchSize, spec.MaxGradNorm = precision, 4, 6, 0
+			card, cpu := openCard(t, spec, 0), openCard(t, spec, cpuDevice)
+			logits := func(e *GPU) []float32 {
+				l, err := e.Logits(t.Context(), g.batches[0].Inputs, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return slices.Concat(l...)
+			}
+			if d := worst(logits(card), logits(cpu), 0); d > limit {
+				t.Errorf("%s: logits differ by %v of their scale", precision, d)
+			}
+			got, want := gpuGradients(t, card, g.batches[0]), gpuGradients(t, cpu, g.batches[0])
+			if d := worst(got, want, 0); d > limit && dropout == 0 || math.IsInf(d, 1) {
+				t.Errorf("%s: gradients differ by %v of their scale", precision, d)
+			}
+		}
+	}
+}

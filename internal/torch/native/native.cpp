@@ -300,7 +300,8 @@ struct Dropout : Function<Dropout> {
 
 // wake initialises the driver and begins to make the first device's context, which takes as long as mapping libtorch's kernels. The
 // first must be done before, since it waits for the loader. What fails here fails again, and is reported, where the device is opened.
-std::future<void> wake(void* driver) {
+// The future tells whether there is a context.
+std::future<bool> wake(void* driver) {
   auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver, "cuInit"));
   auto get = reinterpret_cast<int (*)(int*, int)>(dlsym(driver, "cuDeviceGet"));
   auto retain = reinterpret_cast<int (*)(void**, int)>(dlsym(driver, "cuDevicePrimaryCtxRetain"));
@@ -308,7 +309,7 @@ std::future<void> wake(void* driver) {
   if (!init || !get || !retain || init(0) != 0 || get(&device, 0) != 0) return {};
   return std::async(std::launch::async, [=] {
     void* context = nullptr;
-    retain(&context, device);
+    return retain(&context, device) == 0;
   });
 }
 
@@ -330,13 +331,13 @@ char* dt_load_cuda(int* devices) {
   // Without a driver there is no GPU, and half a gigabyte of kernels need not be mapped.
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
   if (!driver) return nullptr;
-  GUARD(std::future<void> waking = wake(driver);
+  GUARD(std::future<bool> waking = wake(driver);
         // Its static initializers register the CUDA kernels with the dispatcher.
         bool loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
         char* why = loaded ? nullptr : strdup(dlerror());
-        if (waking.valid()) waking.wait();
+        bool awake = waking.valid() && waking.get();
         if (!loaded) {
-          sleep_again(driver);
+          if (awake) sleep_again(driver);
           return why;
         }
         *devices = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;)
